@@ -1,0 +1,210 @@
+"""Decides what a plan is: a DAG of bound steps, as data; must never know how a step is performed.
+
+``planning/`` makes plans; ``core.machine`` and the engine run them. A plan is complete in itself:
+``parts`` holds the hosts, clusters, proxies and name servers its steps speak of, so a runbook that
+changes afterwards changes nothing in a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from orchestrator.core.model import Cluster, Host, NameServer, Operation, ProofKind, Proxy, Site, Stage
+from orchestrator.core.values import Json, Milliseconds
+
+PLAN_SCHEMA = 1
+
+
+class Role(StrEnum):
+    """What a step is to the rules of the machine; ``ORDINARY`` has no rule of its own."""
+
+    EVIDENCE = "evidence"  # read-only; taken again when it ages
+    FREEZE = "freeze"
+    DRAIN = "drain"
+    FENCE = "fence"
+    VERIFY = "verify"
+    CLOSE = "close"
+    LOSS = "loss"
+    PROMOTE = "promote"
+    EPOCH = "epoch"
+    OPEN = "open"
+    REJOIN = "rejoin"  # brings the old side back as a follower
+    PROTECT = "protect"  # replication is whole again: the group becomes protected
+    ROUTE = "route"
+    DONE = "done"  # asked from outside
+    ORDINARY = "ordinary"
+
+
+CANNOT_BE_SKIPPED = frozenset(
+    {Role.FENCE, Role.CLOSE, Role.PROMOTE, Role.EPOCH, Role.OPEN, Role.VERIFY, Role.LOSS}
+)
+"""Steps that neither ``skip`` nor ``mark-done`` may satisfy (semantics 1.2)."""
+
+
+class Gate(StrEnum):
+    """A guard evaluated in the decision that starts a step (``core/guards.py``)."""
+
+    AUTHORISED = "authorised"
+    FENCED = "fenced"  # every old member of the step's unit has a valid proof
+    VERIFIED = "verified"  # the unit's data checks passed, or people accepted the finding by name
+    LOSS_ACCEPTED = "loss-accepted"
+    GRANTED = "granted"  # the group's epoch is committed at the target
+
+
+class Undo(StrEnum):
+    NONE_NEEDED = "none-needed"
+    UNDO = "undo"
+    POINT_OF_NO_RETURN = "point-of-no-return"
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """An endpoint that a step speaks to, and the site it stands at."""
+
+    site: str
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """At most ``attempts`` tries; the wait before try n+1 is ``delay_ms * 2**(n-1)``, bounded."""
+
+    attempts: int = 1
+    delay_ms: int = 200
+    delay_ms_max: int = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a component contributes: a step before it is bound to its action.
+
+    ``key`` is unique in its unit. ``needs`` are keys in the same unit, or full step ids.
+    ``unit`` is the cluster or ``SERVICE/COMPONENT`` that the step belongs to.
+    ``up``: when this step has succeeded the component serves; dependents wait for all such steps.
+    """
+
+    key: str
+    stage: Stage
+    role: Role
+    title: str
+    why: str
+    action: str
+    arguments: Mapping[str, Json]
+    timeout_ms: Milliseconds
+    needs: tuple[str, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    up: bool = False
+    best_effort: bool = False
+    retry: Retry = field(default_factory=Retry)
+    fences: tuple[str, ...] = ()  # host names that a FENCE step proves
+    proves: ProofKind | None = None
+    undo: Undo | None = None  # None: the action's own answer
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What binding an action to its arguments fixes into the step: pure facts."""
+
+    kind: str
+    kind_version: int
+    arguments: Mapping[str, Json]
+    commands: tuple[str, ...]
+    touches: tuple[Touch, ...]
+    undo: Undo
+    undo_commands: tuple[str, ...]
+    idempotent: bool
+    mutates: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One bound step. ``id`` is ``UNIT/KEY``; ``needs`` are step ids, all of this plan.
+
+    A FENCE step has no dependents: gates ask for its proof instead (core contract 3.7).
+    """
+
+    id: str
+    unit: str
+    group: str
+    service: str  # "" for a step of a shared cluster
+    stage: Stage
+    role: Role
+    title: str
+    why: str
+    action: Bound
+    timeout_ms: int
+    needs: tuple[str, ...]
+    gates: tuple[Gate, ...]
+    up: bool
+    best_effort: bool
+    retry: Retry
+    fences: tuple[str, ...] = ()
+    proves: ProofKind | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMove:
+    """What happens to a group: it is seen at (``active``, ``epoch_seen``) and gets ``epoch_next``.
+
+    ``units``: its clusters and stateful components. ``fence_hosts``: per unit, the old side's
+    members that must be proven unable to write.
+    """
+
+    name: str
+    services: tuple[str, ...]
+    active: str
+    epoch_seen: int
+    epoch_next: int
+    units: tuple[str, ...]
+    fence_hosts: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFacts:
+    """What people are shown of a service when they confirm, and what it is measured against."""
+
+    name: str
+    group: str
+    tier: int
+    owner: str
+    legal_basis: str
+    rto_ms: int
+    rpo_ms: int
+    mtpd_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The declared things that the steps speak of, with every template resolved but secrets."""
+
+    sites: Mapping[str, Site] = field(default_factory=dict)
+    hosts: Mapping[str, Host] = field(default_factory=dict)
+    clusters: Mapping[str, Cluster] = field(default_factory=dict)
+    proxies: Mapping[str, Proxy] = field(default_factory=dict)
+    name_servers: Mapping[str, NameServer] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLimits:
+    fence_budget_ms: int = 5_000
+    proof_age_ms: int = 5_000
+    parallel_steps: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One operation, compiled. ``digest`` binds everything else in it (core contract 4.4)."""
+
+    operation: Operation
+    source: str  # the site that is left ("" for reprotect)
+    target: str
+    groups: Mapping[str, GroupMove]
+    services: Mapping[str, ServiceFacts]
+    steps: Mapping[str, Step]  # in a topological order, then by id
+    parts: Parts
+    limits: PlanLimits
+    digest: str
+    leave: Mapping[str, str] = field(default_factory=dict)  # service left behind -> reason
+    schema: int = PLAN_SCHEMA
