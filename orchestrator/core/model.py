@@ -154,7 +154,8 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """One HAProxy. ``state_file`` is the map or state file that its configuration loads."""
+    """One HAProxy. ``state_file`` is the map or state file that its configuration loads;
+    ``front_address`` is where clients meet it, which DNS records may take by naming the component."""
 
     name: Name
     host: HostRef
@@ -162,6 +163,7 @@ class Proxy:
     config: str
     state_file: str
     epoch_file: str
+    front_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
