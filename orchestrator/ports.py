@@ -17,6 +17,7 @@ from orchestrator.core.values import Json
 
 T = TypeVar("T")
 P = TypeVar("P")
+P_contra = TypeVar("P_contra", contravariant=True)
 
 
 # --- actions ----------------------------------------------------------------------------------
@@ -59,7 +60,8 @@ class HostConnection(Protocol):
     """One host. Every call first makes sure that the host answers (``Host.reach``) and raises
     TransientError when it does not; a time-out of ``run`` raises TimeoutError (outcome unknown)."""
 
-    host: Host
+    @property
+    def host(self) -> Host: ...
 
     def run(
         self,
@@ -78,7 +80,10 @@ class HostConnection(Protocol):
         """Is a command started with this ``lock`` still alive on the host?"""
 
     def call(self, script: HostScript, arguments: Mapping[str, Json], *, timeout_seconds: float) -> Any:
-        """Run a HostScript on the host and return its JSON result."""
+        """Run a HostScript on the host and return its JSON result.
+
+        The script is given ``timeout_ms`` beside ``arguments`` and bounds itself by it. An exception
+        in it is a PermanentError here; of a script that changes things the outcome is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +160,13 @@ class Report:
     facts: Mapping[str, Json] = field(default_factory=dict)
 
 
-class Probe(Protocol[P]):
+class Probe(Protocol[P_contra]):
     """Reads and reports, never changes."""
 
     kind: ClassVar[str]
     params: ClassVar[type[Any]]
 
-    def look(self, params: P, *, timeout_seconds: float, hosts: Hosts, secrets: Secrets) -> Report: ...
+    def look(self, params: P_contra, *, timeout_seconds: float, hosts: Hosts, secrets: Secrets) -> Report: ...
 
 
 # --- services that the shell offers -----------------------------------------------------------
