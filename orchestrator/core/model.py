@@ -14,6 +14,7 @@ from typing import Literal, Protocol, runtime_checkable
 from orchestrator.core.values import (
     Bytes,
     ClusterRef,
+    ComponentRef,
     HostRef,
     Json,
     Milliseconds,
@@ -256,7 +257,7 @@ class DoneHttp:
 class DoneWrites:
     """A canary row through the service's own database path; never a legal register's row."""
 
-    through: str
+    through: ComponentRef
     table: str = "continuity.canary"
     within_ms: Milliseconds = 5_000
 

@@ -1,0 +1,88 @@
+"""Decides what a service group is in: folds the events of a group's stream; decides nothing else.
+
+Names such as ``embassy_active_unprotected`` are labels derived from the five facts, never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from orchestrator.core import events
+from orchestrator.core.events import GroupEvent
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """``active`` "" = no site holds the epoch. ``claim``: the run that holds the group, or ""."""
+
+    name: str
+    active: str = ""
+    epoch: int = 0
+    protection: str = "unknown"  # protected | unprotected | unknown
+    claim: str = ""
+    conflict: bool = False
+    adopted: bool = False
+    claim_by: str = ""
+    claim_machine: str = ""
+    claim_utc_ns: int = 0
+    last_finish_utc_ns: int = 0
+
+
+def label(state: GroupState) -> str:
+    """The name people use for a state."""
+    if not state.adopted:
+        return "not-adopted"
+    if state.conflict:
+        return "split_brain"
+    if not state.active:
+        return "no_active_site"
+    return f"{state.active}_active_{state.protection}"
+
+
+def evolve_group(state: GroupState, event: GroupEvent) -> GroupState:
+    """Fold one event of the group's stream."""
+    match event:
+        case events.GroupAdopted():
+            return replace(
+                state,
+                active=event.active,
+                epoch=event.epoch,
+                protection=event.protection,
+                conflict=False,
+                adopted=True,
+            )
+        case events.GroupClaimed():
+            return replace(
+                state,
+                claim=event.run,
+                claim_by=event.by,
+                claim_machine=event.machine,
+                claim_utc_ns=event.at.utc_ns,
+            )
+        case events.GroupWithdrawn():
+            return replace(state, active="", protection="unprotected")
+        case events.GroupGranted():
+            return replace(state, active=event.site, epoch=event.epoch, protection=event.protection)
+        case events.GroupProtected():
+            return replace(state, protection="protected")
+        case events.GroupProtectionLost():
+            return replace(state, protection="unprotected")
+        case events.GroupReleased():
+            return replace(
+                state, claim="", claim_by="", claim_machine="", last_finish_utc_ns=event.at.utc_ns
+            )
+        case events.GroupConflictSeen():
+            return replace(state, conflict=True)
+        case events.GroupResolved():
+            return replace(state, conflict=False, active=event.keep, protection="unprotected")
+        case _:
+            assert_never(event)
+
+
+def fold_group(name: str, history: Iterable[GroupEvent]) -> GroupState:
+    state = GroupState(name)
+    for event in history:
+        state = evolve_group(state, event)
+    return state

@@ -1,0 +1,51 @@
+"""Decides the data loss that a run states before it promotes (semantics 4); must never round down.
+
+seconds = the fence proof's time - the commit time of the last transaction present abroad. A
+heartbeat row each second at home keeps an idle register from looking lost; without it, and without
+remote durability, the loss is unknown. Without a fence time it is unbounded while home may accept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchestrator.core.events import LossStated
+from orchestrator.core.inputs import At
+from orchestrator.core.values import Json
+
+MILLISECOND_NS = 1_000_000
+
+
+def lsn_number(text: str) -> int:
+    """An LSN such as ``16/B374D848`` as bytes since the beginning of the log."""
+    high, low = text.split("/")
+    return (int(high, 16) << 32) + int(low, 16)
+
+
+def state_loss(unit: str, evidence: Mapping[str, Json], fenced_utc_ns: int | None, at: At) -> LossStated:
+    """The stated loss of a unit from the evidence of its LOSS step.
+
+    Evidence: durability (remote | local), last_commit_ns | null, heartbeat_ns | null, received_lsn,
+    home_lsn | null, write_rate_rows_per_s | null.
+    """
+    if evidence.get("durability") == "remote":
+        return LossStated(at, unit, 0, 0, 0, "every acknowledged commit waited for the embassy")
+    lost_bytes = _bytes(evidence)
+    last_commit = evidence.get("last_commit_ns")
+    if fenced_utc_ns is None:
+        return LossStated(at, unit, None, lost_bytes, None, "unbounded while home may accept writes")
+    if not isinstance(last_commit, int) or evidence.get("heartbeat_ns") is None:
+        return LossStated(at, unit, None, lost_bytes, None, "no heartbeat from home bounds an idle register")
+    milliseconds = max(0, -((last_commit - fenced_utc_ns) // MILLISECOND_NS))
+    rate = evidence.get("write_rate_rows_per_s")
+    rows = -(-milliseconds * rate // 1000) if isinstance(rate, int) else None
+    return LossStated(
+        at, unit, milliseconds, lost_bytes, rows, "fence proof's time - last commit present abroad"
+    )
+
+
+def _bytes(evidence: Mapping[str, Json]) -> int | None:
+    home, received = evidence.get("home_lsn"), evidence.get("received_lsn")
+    if not isinstance(home, str) or not isinstance(received, str):
+        return None
+    return max(0, lsn_number(home) - lsn_number(received))

@@ -1,0 +1,158 @@
+"""Decides what a run is and how one event changes it (``evolve``); never decides what happens next.
+
+Two levels, run → unit → steps, so that one event copies one unit and not 20,000 steps. Ready and
+busy steps are kept as they arise, because looking for them would cost a walk over every unit.
+Folding the events of a run's stream gives the run, on every machine and for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from orchestrator.core.events import RunCreated
+from orchestrator.core.index import PlanIndex, index_of
+from orchestrator.core.inputs import At
+from orchestrator.core.plan import Plan
+from orchestrator.core.states import FINAL_RUN_STATES, SATISFIED, RunState, StepState
+from orchestrator.core.values import Json
+
+NEVER = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepRun:
+    """``attempt`` counts every start, ``tries`` those that the retry policy counts. ``since``: the
+    moment of the last change. ``due_mono_ns``: when a retry or a further check is due.
+    ``proof_at``: when evidence was last taken; None = void, it must be taken again."""
+
+    state: StepState = StepState.PENDING
+    attempt: int = 0
+    tries: int = 0
+    number: int = 0  # of the check or undo that is asked for
+    since: At | None = None
+    started: At | None = None
+    due_mono_ns: int = 0
+    wait_ms: int = 0
+    proof_at: At | None = None
+    evidence: Mapping[str, Json] = field(default_factory=dict)
+    message: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRun:
+    """``unmet``: step → needs not met yet. ``ready``: pending, all needs met. ``busy``: see states."""
+
+    steps: Mapping[str, StepRun]
+    unmet: Mapping[str, int]
+    ready: tuple[str, ...] = ()
+    busy: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Stated loss of a unit; None = unknown."""
+
+    milliseconds: int | None
+    bytes: int | None
+    rows_bound: int | None
+    basis: str
+    at: At
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A site that people declared lost."""
+
+    by: str
+    reason: str
+    at: At
+    lost_at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of one plan. ``open``: steps not yet in an end state (0 = nothing left)."""
+
+    id: str
+    plan: Plan
+    index: PlanIndex
+    state: RunState
+    units: Mapping[str, UnitRun]
+    active: frozenset[str]  # units with a ready or a busy step
+    created: RunCreated
+    last: At
+    driver: str = ""
+    drivers: int = 0
+    authorised: At | None = None
+    authorised_by: str = ""
+    accepted_loss_ms: int | None = None
+    losses: Mapping[str, Loss] = field(default_factory=dict)
+    lost_sites: Mapping[str, Lost] = field(default_factory=dict)
+    accepted_gates: frozenset[str] = frozenset()
+    held_causes: tuple[str, ...] = ()
+    held_steps: tuple[str, ...] = ()
+    held_choices: tuple[str, ...] = ()
+    before_hold: RunState = RunState.PREFLIGHT
+    leave_closed: bool = False
+    unfinished: int = 0
+    preflight_left: int = 0
+    debts: tuple[str, ...] = ()
+    exposures: tuple[str, ...] = ()
+
+    @property
+    def is_final(self) -> bool:
+        return self.state in FINAL_RUN_STATES
+
+    def step(self, step: str) -> StepRun:
+        """The state of one step. KeyError for a step that the plan does not have."""
+        return self.units[self.plan.steps[step].unit].steps[step]
+
+
+# dataclasses.replace looks every field up by name through the dataclass machinery; evolve runs once
+# per event over thousands of steps, so the copies are made by these.
+_RUN_FIELDS = tuple(f.name for f in fields(Run))
+_STEP_FIELDS = tuple(f.name for f in fields(StepRun))
+
+
+def with_run(run: Run, **changes: Any) -> Run:
+    return Run(*[changes[n] if n in changes else getattr(run, n) for n in _RUN_FIELDS])
+
+
+def with_step(step: StepRun, **changes: Any) -> StepRun:
+    return StepRun(*[changes[n] if n in changes else getattr(step, n) for n in _STEP_FIELDS])
+
+
+def start(plan: Plan, created: RunCreated, index: PlanIndex | None = None) -> Run:
+    """A run as ``run.created`` leaves it."""
+    index = index or index_of(plan)
+    units = {}
+    for name, steps in index.units.items():
+        unmet = index.unmet[name]
+        units[name] = UnitRun(
+            steps={step: _FRESH for step in steps},
+            unmet=unmet,
+            ready=tuple(step for step in steps if not unmet[step]),
+        )
+    return Run(
+        id=created.run,
+        plan=plan,
+        index=index,
+        state=RunState.PREFLIGHT,
+        units=units,
+        active=frozenset(name for name, unit in units.items() if unit.ready),
+        created=created,
+        last=created.at,
+        unfinished=len(plan.steps),
+        preflight_left=len(index.preflight),
+    )
+
+
+_FRESH = StepRun()
+
+
+def satisfied(run: Run, steps: Iterable[str]) -> bool:
+    """Do all these steps count as met?"""
+    return all(run.step(step).state in SATISFIED for step in steps)
