@@ -20,6 +20,7 @@ from orchestrator.ports import Secrets
 
 CALL_SECONDS_MAX = 2.0
 POLL_SECONDS = 0.005
+SPAWN_SECONDS = 0.05  # a signal that meets a unit between fork and exec is lost
 SETTLED_POLLS = 3  # supervisor restarts an exited unit in the loop that answers the next call
 
 _BAD_NAME, _ALREADY_STARTED, _NOT_RUNNING = 10, 60, 70
@@ -39,11 +40,13 @@ _STATES: dict[int, StateName] = {
 
 @dataclass(frozen=True, slots=True)
 class UnitState:
-    """What the manager says of a unit. ``pid`` is 0 when no process lives; ``started_at`` in seconds UTC."""
+    """What the manager says of a unit. ``pid`` is 0 when no process lives; ``started_at`` is in
+    seconds UTC and ``age_seconds`` counts from it, both by the manager's clock."""
 
     name: StateName
     pid: int
     started_at: int = 0
+    age_seconds: int = 0
     detail: str = ""
 
 
@@ -57,6 +60,7 @@ def state(
         _STATES.get(int(info["state"]), "unknown"),
         int(info["pid"]),
         int(info["start"]),
+        int(info["now"]) - int(info["start"]),
         str(info.get("spawnerr") or ""),
     )
 
@@ -90,23 +94,23 @@ def stop(manager: Manager, unit: str, secrets: Secrets, timeout_seconds: float) 
     A unit that does not run is fine. Errors as ``start``.
     """
     deadline = time.monotonic() + timeout_seconds
+    now = state(manager, unit, secrets, timeout_seconds=min(CALL_SECONDS_MAX, timeout_seconds))
     settled = 0
-    ordered = False
     while True:
-        now = _look(manager, unit, secrets, deadline) if ordered else UnitState("running", 0)
         if now.name == "stopped":
             return now
         if now.name in ("exited", "fatal"):
             settled += 1
             if settled > SETTLED_POLLS:
                 return now
-        elif now.name in ("running", "starting", "unknown"):
+        elif now.name != "stopping":
             settled = 0
+            if now.age_seconds <= 1:
+                time.sleep(min(SPAWN_SECONDS, _left(deadline)))
             _order(manager, secrets, "supervisor.stopProcess", unit, deadline, _NOT_RUNNING)
-            if not ordered:
-                ordered = True
-                continue
-        _pause(deadline, f"{unit}: {now.name}, not stopped after {timeout_seconds:g} s")
+        now = _look(manager, unit, secrets, deadline)
+        if now.name != "stopped":
+            _pause(deadline, f"{unit}: {now.name}, not stopped after {timeout_seconds:g} s")
 
 
 def _order(manager: Manager, secrets: Secrets, method: str, unit: str, deadline: float, fine: int) -> None:
