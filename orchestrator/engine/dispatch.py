@@ -1,0 +1,279 @@
+"""Decides how an order becomes a call of an action, and how what comes back becomes an input.
+
+One daemon thread per attempt, none for a step while an older one of it lives (a fixed pool starved
+a ready fence). A deadline ends nothing by force: it sets ``cancelled``, the outcome is unknown, and
+a check says "running" until the thread has ended. The only place that catches every exception.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from orchestrator.core.effects import Cancel, Check, Effect, Execute, UndoStep, WakeAt
+from orchestrator.core.inputs import Checked, DriverInput, Ended, UndoEnded, Woke
+from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Unknown
+from orchestrator.core.plan import Step
+from orchestrator.core.run import Run
+from orchestrator.core.states import SATISFIED
+from orchestrator.core.values import Json
+from orchestrator.engine.clock import now
+from orchestrator.ports import Action, Clock, Context, Hosts, Resources, Secrets
+
+POLL_SECONDS = 0.020
+CHECK_SECONDS = 5.0
+GRACE_SECONDS = 0.5
+WARM_SECONDS = 3.0
+
+
+class Actions(Protocol):
+    """What the dispatcher needs of the catalog."""
+
+    def action(self, kind: str) -> Action[Any]: ...
+    def parse(self, kind: str, arguments: Mapping[str, Json]) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every attempt may use; see ``ports.Context``."""
+
+    resources: Resources
+    secrets: Secrets
+    hosts: Hosts
+    clock: Clock
+    record: Callable[[str, str], None] = lambda step, command: None
+
+
+@dataclass(slots=True)
+class _Attempt:
+    thread: threading.Thread
+    cancelled: threading.Event
+    deadline: float
+    reported: bool = False
+
+
+@dataclass(slots=True)
+class ThreadDispatcher:
+    """Carries out orders in threads of this process. Not for use by several drivers."""
+
+    actions: Actions
+    around: Surroundings
+    _results: queue.SimpleQueue[DriverInput] = field(default_factory=queue.SimpleQueue)
+    _attempts: dict[tuple[str, int], _Attempt] = field(default_factory=dict)
+    _asked: set[Effect] = field(default_factory=set)
+    _timers: dict[str, int] = field(default_factory=dict)
+    _delayed: dict[Check, int] = field(default_factory=dict)
+    _run: Run | None = None
+
+    # --- orders -------------------------------------------------------------------------------
+
+    def ensure(self, effects: Iterable[Effect], run: Run) -> None:
+        """Make sure that every order is being worked on; orders that are no longer given lapse."""
+        self._run = run
+        wanted = list(effects)
+        self._timers = {e.name: e.mono_ns for e in wanted if isinstance(e, WakeAt)}
+        self._asked &= set(wanted)
+        self._delayed = {c: due for c, due in self._delayed.items() if c in self._asked}
+        for effect in wanted:
+            if isinstance(effect, WakeAt) or effect in self._asked:
+                continue
+            self._asked.add(effect)
+            match effect:
+                case Execute():
+                    self._execute(run, effect)
+                case Check() if effect.due_mono_ns > self.around.clock.monotonic_ns():
+                    self._delayed[effect] = effect.due_mono_ns
+                case Check():
+                    self._check(run, effect)
+                case UndoStep():
+                    self._undo(run, effect)
+                case Cancel():
+                    self._cancel(effect)
+
+    def _execute(self, run: Run, order: Execute) -> None:
+        step = run.plan.steps[order.step]
+        cancelled = threading.Event()
+        deadline = self.around.clock.monotonic() + step.timeout_ms / 1000
+        context = self._context(run, step, order.attempt, deadline, cancelled)
+        action = self.actions.action(step.action.kind)
+
+        def work() -> None:
+            outcome = _guarded(lambda: action.execute(context), step.action.mutates)
+            self._report_end(order, outcome)
+
+        self._start(order.step, order.attempt, work, cancelled, deadline, f"{order.step}#{order.attempt}")
+
+    def _report_end(self, order: Execute, outcome: Outcome) -> None:
+        self._results.put(Ended(now(self.around.clock), order.step, order.attempt, outcome))
+
+    def _check(self, run: Run, order: Check) -> None:
+        step = run.plan.steps[order.step]
+        alive = [a for (s, _), a in self._attempts.items() if s == order.step and a.thread.is_alive()]
+        if alive:
+            found = Finding(FindingKind.RUNNING, "the attempt's own thread has not ended yet")
+            self._results.put(Checked(now(self.around.clock), order.step, order.attempt, order.number, found))
+            return
+        deadline = self.around.clock.monotonic() + CHECK_SECONDS
+        context = self._context(run, step, order.attempt, deadline, threading.Event())
+        action = self.actions.action(step.action.kind)
+
+        def work() -> None:
+            try:
+                found = action.check(context)
+            except Exception as error:  # a check that breaks says nothing about the effect
+                found = Finding(FindingKind.CANNOT_TELL, _error_text(error))
+            self._results.put(Checked(now(self.around.clock), order.step, order.attempt, order.number, found))
+
+        threading.Thread(target=work, name=f"check {order.step}", daemon=True).start()
+
+    def _undo(self, run: Run, order: UndoStep) -> None:
+        step = run.plan.steps[order.step]
+        cancelled = threading.Event()
+        deadline = self.around.clock.monotonic() + step.timeout_ms / 1000
+        context = self._context(run, step, run.step(order.step).attempt, deadline, cancelled)
+        action = self.actions.action(step.action.kind)
+
+        def work() -> None:
+            outcome = _guarded(lambda: action.undo(context), mutates=True)
+            self._results.put(UndoEnded(now(self.around.clock), order.step, order.number, outcome))
+
+        threading.Thread(target=work, name=f"undo {order.step}", daemon=True).start()
+
+    def _cancel(self, order: Cancel) -> None:
+        attempt = self._attempts.get((order.step, order.attempt))
+        if attempt is not None:
+            attempt.cancelled.set()
+            attempt.deadline = min(attempt.deadline, self.around.clock.monotonic() + GRACE_SECONDS)
+
+    def _start(
+        self,
+        step: str,
+        number: int,
+        work: Callable[[], None],
+        cancelled: threading.Event,
+        deadline: float,
+        name: str,
+    ) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
+        self._attempts[step, number] = _Attempt(thread, cancelled, deadline)
+        thread.start()
+
+    def _context(
+        self, run: Run, step: Step, attempt: int, deadline: float, cancelled: threading.Event
+    ) -> Context[Any]:
+        around = self.around
+        return Context(
+            params=self.actions.parse(step.action.kind, step.action.arguments),
+            parts=run.plan.parts,
+            operation=run.plan.operation,
+            run=run.id,
+            step=step.id,
+            attempt=f"{run.id}/{step.id}/{attempt}",
+            deadline=deadline,
+            evidence=evidence_for(run, step),
+            resources=around.resources,
+            secrets=around.secrets,
+            hosts=around.hosts,
+            clock=around.clock,
+            cancelled=cancelled,
+            record=lambda command: around.record(step.id, command),
+        )
+
+    # --- waiting ------------------------------------------------------------------------------
+
+    def wait(self, seconds_max: float) -> DriverInput | None:
+        """The next result or due timer, or None after at most ``seconds_max``."""
+        timeout = min(seconds_max, self._seconds_to_next())
+        try:
+            return self._results.get(timeout=max(0.0, timeout)) if timeout > 0 else self._results.get_nowait()
+        except queue.Empty:
+            return self._due()
+
+    def _seconds_to_next(self) -> float:
+        moment = self.around.clock.monotonic_ns()
+        due = [*self._timers.values(), *self._delayed.values()]
+        nearest = min((d - moment for d in due), default=10**12) / 1e9
+        clock = self.around.clock.monotonic()
+        for attempt in self._attempts.values():
+            if attempt.thread.is_alive() and not attempt.reported:
+                nearest = min(nearest, attempt.deadline + GRACE_SECONDS - clock)
+        return max(0.0, nearest)
+
+    def _due(self) -> DriverInput | None:
+        moment = self.around.clock.monotonic_ns()
+        for check, due in list(self._delayed.items()):
+            if due <= moment and self._run is not None:
+                del self._delayed[check]
+                self._check(self._run, check)
+        for name, due in list(self._timers.items()):
+            if due <= moment:
+                del self._timers[name]
+                return Woke(now(self.around.clock), name)
+        return self._overdue()
+
+    def _overdue(self) -> DriverInput | None:
+        clock = self.around.clock.monotonic()
+        for key, attempt in list(self._attempts.items()):
+            if not attempt.thread.is_alive():
+                del self._attempts[key]
+            elif clock >= attempt.deadline + GRACE_SECONDS and not attempt.reported:
+                attempt.reported = True
+                attempt.cancelled.set()
+                text = "did not end within its time-out; it was told to stop"
+                return Ended(now(self.around.clock), key[0], key[1], Unknown(text))
+        return None
+
+    # --- before the order ---------------------------------------------------------------------
+
+    def warm(self, run: Run) -> None:
+        """Import and open all that the plan's steps need, so that nothing is imported after the
+        order. Bounded; what cannot be opened is found by the steps themselves."""
+        steps = _one_per_arguments(run.plan.steps.values())
+        deadline = self.around.clock.monotonic() + WARM_SECONDS
+
+        def load(step: Step) -> None:
+            context = self._context(run, step, 0, deadline, threading.Event())
+            try:
+                self.actions.action(step.action.kind).load(context)
+            except Exception as error:  # the step itself will say it with its own evidence
+                self.around.record(step.id, f"-- not warmed: {_error_text(error)}")
+
+        threads = [threading.Thread(target=load, args=(step,), daemon=True) for step in steps]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, deadline - self.around.clock.monotonic()))
+
+
+def _one_per_arguments(steps: Iterable[Step]) -> list[Step]:
+    """One step of each (kind, cluster or host, …): warming twice gains nothing."""
+    seen: dict[tuple[str, str, str], Step] = {}
+    for step in steps:
+        arguments = step.action.arguments
+        seen.setdefault((step.action.kind, str(arguments.get("host", "")), step.unit), step)
+    return list(seen.values())
+
+
+def evidence_for(run: Run, step: Step) -> dict[str, Mapping[str, Json]]:
+    """Evidence of the met steps of the same unit and of this step's needs, by step id."""
+    unit = run.units[step.unit].steps
+    found = {name: state.evidence for name, state in unit.items() if state.evidence and state.state in SATISFIED}
+    for need in step.needs:
+        found[need] = run.step(need).evidence
+    return found
+
+
+def _guarded(call: Callable[[], Outcome], mutates: bool) -> Outcome:
+    try:
+        return call()
+    except Exception as error:
+        text = _error_text(error)
+        return Unknown(text) if mutates else Failed(text, retryable=True)
+
+
+def _error_text(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return f"{type(error).__name__}: {text}"[:500]

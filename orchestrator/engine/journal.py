@@ -1,0 +1,223 @@
+"""Decides how runs and groups are read from the log and how inputs are appended to it.
+
+``submit`` is the only way in: decide, append by compare-and-swap, and on a conflict read, fold and
+decide the same input again. It never carries anything out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from orchestrator.core import groups as group_states
+from orchestrator.core.decision import Decision, claims
+from orchestrator.core.events import GroupEvent, RunCreated, RunEvent
+from orchestrator.core.fold import evolve
+from orchestrator.core.fold import fold as fold_run
+from orchestrator.core.groups import GroupState, label
+from orchestrator.core.inputs import At, Input
+from orchestrator.core.invariants import check as check_invariants
+from orchestrator.core.log import Append
+from orchestrator.core.machine import advance
+from orchestrator.core.plan import Plan
+from orchestrator.core.run import Run, start
+from orchestrator.errors import ConflictError, InvariantBroken, RefusedError
+from orchestrator.ports import Store
+
+CONFLICTS_MAX = 100
+RUN = "run:"
+GROUP = "group:"
+
+
+@dataclass(slots=True)
+class Tracked:
+    """A run as this process last saw it, and how far it has read each of its streams."""
+
+    run: Run
+    stream_seq: int
+    group_seqs: dict[str, int] = field(default_factory=dict)
+
+
+class Journal:
+    """Runs and groups over one store. ``on_events`` is told of every append of this process."""
+
+    def __init__(
+        self,
+        store: Store,
+        plan_from_text: Callable[[str], Plan],
+        on_events: Callable[[Run, tuple[RunEvent, ...]], None] = lambda run, events: None,
+        is_deep: bool = False,
+    ) -> None:
+        self.store = store
+        self._plan_from_text = plan_from_text
+        self._on_events = on_events
+        self._is_deep = is_deep  # every invariant after every append (tests, simulator)
+        self._plans: dict[str, Plan] = {}
+
+    # --- groups -------------------------------------------------------------------------------
+
+    def group(self, name: str) -> GroupState:
+        return self._group(name)[0]
+
+    def _group(self, name: str) -> tuple[GroupState, int]:
+        records = self.store.read(GROUP + name)
+        history = [cast("GroupEvent", record.event) for record in records]
+        return group_states.fold_group(name, history), len(records)
+
+    def groups(self) -> dict[str, GroupState]:
+        return {name[len(GROUP) :]: self.group(name[len(GROUP) :]) for name in self.store.streams(GROUP)}
+
+    def append_group(self, name: str, decide: Callable[[GroupState], GroupEvent | None]) -> GroupState:
+        """Append what ``decide`` makes of the group's present state; None appends nothing."""
+        for _ in range(CONFLICTS_MAX):
+            state, seq = self._group(name)
+            event = decide(state)
+            if event is None:
+                return state
+            try:
+                self.store.append([Append(GROUP + name, seq, (event,))])
+            except ConflictError:
+                continue
+            return group_states.evolve_group(state, event)
+        raise InvariantBroken(f"group {name}: {CONFLICTS_MAX} conflicts in a row")
+
+    # --- runs ---------------------------------------------------------------------------------
+
+    def create(self, plan: Plan, plan_text: str, created: RunCreated) -> Tracked:
+        """Begin a run and claim its groups, in one transaction.
+
+        Raises RefusedError where a group is not adopted, in conflict, or held by another run: two
+        people starting at once cannot both win, and the loser is told who did.
+        """
+        run = start(plan, created)
+        for _ in range(CONFLICTS_MAX):
+            appends = [Append(RUN + created.run, 0, (created,))]
+            seqs: dict[str, int] = {}
+            for claim in claims(run):
+                state, seq = self._group(claim.group)
+                _must_be_free(state, plan)
+                appends.append(Append(GROUP + claim.group, seq, (claim,)))
+                seqs[claim.group] = seq + 1
+            self.store.put_plan(plan.digest, plan_text)
+            try:
+                self.store.append(appends)
+            except ConflictError as conflict:
+                if conflict.stream == RUN + created.run:
+                    raise RefusedError(f"a run named {created.run} exists already") from conflict
+                continue
+            self._plans[plan.digest] = plan
+            self._on_events(run, (created,))
+            return Tracked(run, 1, seqs)
+        raise InvariantBroken(f"run {created.run}: {CONFLICTS_MAX} conflicts in a row")
+
+    def load(self, run_id: str) -> Tracked:
+        """Fold a run from its stream. RefusedError if there is none of that name."""
+        records = self.store.read(RUN + run_id)
+        if not records:
+            near = [name[len(RUN) :] for name in self.store.streams(RUN)][-5:]
+            raise RefusedError(f"no run named {run_id!r} in this log", tuple(reversed(near)))
+        history = [cast("RunEvent", record.event) for record in records]
+        created = cast("RunCreated", history[0])
+        run = fold_run(self.plan(created.digest), history)
+        seqs = {name: self._group(name)[1] for name in run.plan.groups}
+        return Tracked(run, len(records), seqs)
+
+    def plan(self, digest: str) -> Plan:
+        if digest not in self._plans:
+            self._plans[digest] = self._plan_from_text(self.store.get_plan(digest))
+        return self._plans[digest]
+
+    def runs(self) -> list[str]:
+        """Ids of all runs, oldest first."""
+        return [name[len(RUN) :] for name in self.store.streams(RUN)]
+
+    def refresh(self, tracked: Tracked) -> bool:
+        """Fold what other processes appended. True if the run has moved on."""
+        records = self.store.read(RUN + tracked.run.id, tracked.stream_seq)
+        for record in records:
+            tracked.run = evolve(tracked.run, cast("RunEvent", record.event))
+            tracked.stream_seq = record.stream_seq
+        for name in tracked.group_seqs:
+            newer = self.store.read(GROUP + name, tracked.group_seqs[name])
+            if newer:
+                tracked.group_seqs[name] = newer[-1].stream_seq
+        return bool(records)
+
+    def submit(self, tracked: Tracked, given: Input) -> Decision:
+        """Decide an input and make its events durable; on a conflict decide it again.
+
+        Raises RefusedError (nothing appended), InvariantBroken (nothing appended), JournalError.
+        """
+        for _ in range(CONFLICTS_MAX):
+            decision = advance(tracked.run, given)
+            if not decision.events:
+                return decision
+            self._assert_invariants(tracked.run, decision)
+            try:
+                self.store.append(self._appends(tracked, decision))
+            except ConflictError:
+                self.refresh(tracked)
+                continue
+            tracked.run = decision.run
+            tracked.stream_seq += len(decision.events)
+            for event in decision.groups:
+                tracked.group_seqs[event.group] += 1
+            self._on_events(decision.run, decision.events)
+            return decision
+        raise InvariantBroken(f"run {tracked.run.id}: {CONFLICTS_MAX} conflicts in a row")
+
+    def _appends(self, tracked: Tracked, decision: Decision) -> list[Append]:
+        appends = [Append(RUN + tracked.run.id, tracked.stream_seq, decision.events)]
+        by_group: dict[str, list[GroupEvent]] = {}
+        for event in decision.groups:
+            by_group.setdefault(event.group, []).append(event)
+        for name, events in by_group.items():
+            appends.append(Append(GROUP + name, tracked.group_seqs[name], tuple(events)))
+        return appends
+
+    def _assert_invariants(self, before: Run, decision: Decision) -> None:
+        broken = check_invariants(before, decision.run, decision.events, is_deep=self._is_deep)
+        if broken:
+            raise InvariantBroken(
+                f"run {before.id}: {broken[0]} (nothing was appended; the log is as it was)"
+            )
+
+
+def _must_be_free(state: GroupState, plan: Plan) -> None:
+    move = plan.groups[state.name]
+    if not state.adopted:
+        raise RefusedError(
+            f"group {state.name}: this log has never seen it", (f"continuity adopt {state.name}",)
+        )
+    if state.claim:
+        raise RefusedError(
+            f"group {state.name} is held by run {state.claim}, started by {state.claim_by} on "
+            f"{state.claim_machine} at {utc_text(state.claim_utc_ns)}",
+            (f"continuity status {state.claim}", f"continuity resume {state.claim}"),
+        )
+    if state.conflict:
+        raise RefusedError(
+            f"group {state.name} is in split brain", (f"continuity resolve {state.name} --keep SITE",)
+        )
+    if (state.active, state.epoch) != (move.active, move.epoch_seen):
+        raise RefusedError(
+            f"group {state.name} has moved on since the plan was made: it is {label(state)} at epoch "
+            f"{state.epoch}; plan again"
+        )
+
+
+def utc_text(utc_ns: int) -> str:
+    """``2026-11-23T10:11:12.345Z`` of UTC nanoseconds."""
+    from datetime import UTC, datetime
+
+    moment = datetime.fromtimestamp(utc_ns / 1e9, tz=UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{utc_ns // 1_000_000 % 1000:03d}Z"
+
+
+def moment(at: At) -> str:
+    return utc_text(at.utc_ns)
+
+
+def group_labels(groups: Mapping[str, GroupState]) -> dict[str, str]:
+    return {name: label(state) for name, state in groups.items()}

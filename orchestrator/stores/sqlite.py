@@ -1,0 +1,175 @@
+"""Decides how the log lies in one SQLite file: append-only, hash-chained, compare-and-swap.
+
+One connection per process: closing a second one would free the locks of the first (POSIX). Opened
+WAL and synchronous=FULL with mode 0600; never put it on a network file system.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.core.events import Event
+from orchestrator.errors import ConflictError, JournalError
+from orchestrator.stores.codec import EVENT_SCHEMA, decode, encode
+from orchestrator.core.log import GENESIS, Append, Recorded, link
+
+BUSY_TIMEOUT_SECONDS = 10.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS events(
+  seq INTEGER PRIMARY KEY,
+  stream TEXT NOT NULL,
+  stream_seq INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  at INTEGER NOT NULL,
+  body TEXT NOT NULL,
+  schema INTEGER NOT NULL,
+  prev TEXT NOT NULL,
+  hash TEXT NOT NULL,
+  UNIQUE(stream, stream_seq)
+);
+CREATE TABLE IF NOT EXISTS plans(digest TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TRIGGER IF NOT EXISTS events_never_change BEFORE UPDATE ON events
+  BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS events_never_go BEFORE DELETE ON events
+  BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
+"""
+_INSERT = "INSERT INTO events VALUES(?,?,?,?,?,?,?,?,?)"
+
+
+class SqliteStore:
+    """The log of one estate. Not for use by several threads at once."""
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        self.path = path
+        if not path.exists():
+            if not create:
+                raise JournalError(f"no log at {path}")
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        try:
+            self._db = sqlite3.connect(
+                path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name='events_never_go'").fetchone():
+                self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise JournalError(f"{path}: {error}") from error
+
+    def close(self) -> None:
+        self._db.close()
+
+    def append(self, appends: Sequence[Append]) -> int:
+        """Append to several streams in one transaction. Returns the last seq.
+
+        Raises ConflictError where a stream has moved on, and then nothing was written; JournalError
+        (disk full, file gone) with nothing written either.
+        """
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                seq = self._write(db, appends)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path}: {error}") from error
+        return seq
+
+    def _write(self, db: sqlite3.Connection, appends: Sequence[Append]) -> int:
+        row = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        seq, last = row if row else (0, GENESIS)
+        rows = []
+        for append in appends:
+            actual = self._last(db, append.stream)
+            if actual != append.expected:
+                raise ConflictError(append.stream, append.expected, actual)
+            for offset, event in enumerate(append.events, start=1):
+                seq += 1
+                body = encode(event)
+                entry = (seq, append.stream, actual + offset, event.KIND, event.at.utc_ns, body, EVENT_SCHEMA)
+                digest = link(last, *entry)
+                rows.append((*entry, last, digest))
+                last = digest
+        db.executemany(_INSERT, rows)
+        return seq
+
+    @staticmethod
+    def _last(db: sqlite3.Connection, stream: str) -> int:
+        row = db.execute("SELECT max(stream_seq) FROM events WHERE stream=?", (stream,)).fetchone()
+        return int(row[0] or 0)
+
+    def read(self, stream: str, after: int = 0) -> list[Recorded]:
+        """The events of one stream with stream_seq > ``after``, in order."""
+        rows = self._db.execute(
+            "SELECT seq, stream, stream_seq, kind, body, hash FROM events WHERE stream=? AND stream_seq>? "
+            "ORDER BY stream_seq",
+            (stream, after),
+        )
+        return [_recorded(row) for row in rows]
+
+    def read_all(self, after_seq: int = 0) -> list[Recorded]:
+        rows = self._db.execute(
+            "SELECT seq, stream, stream_seq, kind, body, hash FROM events WHERE seq>? ORDER BY seq", (after_seq,)
+        )
+        return [_recorded(row) for row in rows]
+
+    def streams(self, prefix: str) -> list[str]:
+        """Names of the streams that begin with ``prefix``, in the order of their first event."""
+        rows = self._db.execute(
+            "SELECT stream FROM events WHERE stream_seq=1 AND substr(stream,1,?)=? ORDER BY seq",
+            (len(prefix), prefix),
+        )
+        return [str(row[0]) for row in rows]
+
+    def version(self) -> int:
+        """Changes whenever ANOTHER connection has committed: a few microseconds to ask."""
+        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    def put_plan(self, digest: str, body: str) -> None:
+        try:
+            self._db.execute("INSERT OR IGNORE INTO plans VALUES(?,?)", (digest, body))
+        except sqlite3.Error as error:
+            raise JournalError(f"{self.path}: {error}") from error
+
+    def get_plan(self, digest: str) -> str:
+        row = self._db.execute("SELECT body FROM plans WHERE digest=?", (digest,)).fetchone()
+        if row is None:
+            raise JournalError(f"{self.path}: no plan {digest[:12]} lies beside the log")
+        return str(row[0])
+
+    def verify(self) -> list[str]:
+        """Every break of the hash chain, as text; [] = the chain is whole."""
+        problems, expected_seq, last = [], 1, GENESIS
+        rows = self._db.execute(
+            "SELECT seq, stream, stream_seq, kind, at, body, schema, prev, hash FROM events ORDER BY seq"
+        )
+        for seq, stream, stream_seq, kind, at, body, schema, prev, digest in rows:
+            if seq != expected_seq:
+                problems.append(f"event {expected_seq} is missing")
+                expected_seq = seq
+            if prev != last:
+                problems.append(f"event {seq}: does not follow the event before it")
+            if link(prev, seq, stream, stream_seq, kind, at, body, schema) != digest:
+                problems.append(f"event {seq} ({kind} of {stream}): was changed after it was written")
+            expected_seq, last = expected_seq + 1, digest
+        return problems
+
+
+def _recorded(row: tuple[int, str, int, str, str, str]) -> Recorded:
+    seq, stream, stream_seq, kind, body, digest = row
+    return Recorded(seq, stream, stream_seq, _decoded(kind, body), digest)
+
+
+def _decoded(kind: str, body: str) -> Event:
+    return decode(kind, body)
+
+
