@@ -1,0 +1,17 @@
+"""What every test gets: a time limit that fits its kind. Fixtures stand beside the tests that use them."""
+
+from __future__ import annotations
+
+import pytest
+
+FAST_SECONDS = 60  # a fast test takes milliseconds; this only ends one that hangs
+REAL_SECONDS = 240
+SLOW_SECONDS = 600
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            kinds = {marker.name for marker in item.iter_markers()}
+            seconds = SLOW_SECONDS if "slow" in kinds else REAL_SECONDS if "real" in kinds else FAST_SECONDS
+            item.add_marker(pytest.mark.timeout(seconds))
