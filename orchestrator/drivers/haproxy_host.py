@@ -1,0 +1,319 @@
+"""Decides how one HAProxy is routed on its own host: the whole change is one command under a lock.
+
+A HostScript: standard library only, nothing of orchestrator. HAProxy has no compare-and-set and
+forgets runtime changes at a reload, so the epoch is compared in a file here, the change is made over
+the runtime socket, and the state file that the configuration loads is written before anybody is told
+that it is done. It must never lower an epoch. ``drivers/haproxy.py`` is the other side.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SERVERS = ("here", "there")
+FORCED_MAINTENANCE = 0x01
+CONFIGURED_DISABLED = 0x04  # still shown after `set server … state ready`: it does not count
+RUNNING = 2
+ANSWER_BYTES_MAX = 8 * 1024 * 1024
+CONFIG_BYTES_MAX = 4 * 1024 * 1024
+
+
+class _StopError(Exception):
+    """Ends the script with a result that is an answer, not a crash."""
+
+    def __init__(self, result: str, message: str) -> None:
+        self.result = result
+        super().__init__(message)
+
+
+def route(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
+    """Route ``backend`` to ``here`` or ``there`` if the epoch allows it, and make it last.
+
+    Arguments: socket, config, state_file, epoch_file, backend, here, site, epoch, run, end_sessions,
+    undo, timeout_ms. Result: {result: done | refused | failed | unknown, message, …}; ``failed``
+    means that nothing was changed.
+    """
+    deadline = time.monotonic() + int(arguments["timeout_ms"]) / 1000
+    try:
+        _require_configuration(arguments)
+        with _Locked(arguments["epoch_file"], deadline):
+            return _route_locked(arguments, deadline)
+    except _StopError as stop:
+        return {"result": stop.result, "message": str(stop)}
+
+
+def look(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
+    """Read, change nothing: {entry, runtime, file} of one backend; ``message`` says what is missing."""
+    deadline = time.monotonic() + int(arguments["timeout_ms"]) / 1000
+    found: dict[str, Any] = {"entry": None, "runtime": None, "file": None, "message": ""}
+    problems = []
+    try:
+        found["entry"] = _entries(arguments["epoch_file"]).get(arguments["backend"])
+        if os.path.exists(arguments["state_file"]):
+            found["file"] = _admin_states(_read(arguments["state_file"]), arguments["backend"])
+    except _StopError as stop:
+        problems.append(str(stop))
+    try:
+        text = _ask(arguments["socket"], "show servers state " + arguments["backend"], deadline)
+        found["runtime"] = _admin_states(text, arguments["backend"])
+    except _StopError as stop:
+        problems.append(str(stop))
+    found["message"] = "; ".join(problems)
+    return found
+
+
+def _route_locked(arguments: Mapping[str, Any], deadline: float) -> Mapping[str, Any]:
+    backend, run, epoch = str(arguments["backend"]), str(arguments["run"]), int(arguments["epoch"])
+    entries = _entries(arguments["epoch_file"])
+    entry = entries.get(backend)
+    undo = bool(arguments.get("undo"))
+    _compare(entry, run, epoch, undo)
+    before = _runtime(arguments, deadline)
+    own = entry is not None and entry["run"] == run and entry["epoch"] == epoch
+    previous = entry["previous"] if own and entry is not None else _administrative(before)
+    wanted = dict(previous) if undo else _wanted(bool(arguments["here"]))
+    # The claim is visible to every other process before the change; it reaches the disk with the rest.
+    # An undo gives the routing back, never the epoch: epochs only grow.
+    site = str(entry["site"]) if undo and entry is not None else str(arguments["site"])
+    entries[backend] = {"epoch": epoch, "site": site, "run": run, "previous": previous, "undone": undo}
+    _write(arguments["epoch_file"], json.dumps(entries, sort_keys=True, indent=1) + "\n", durable=False)
+    _change(arguments, wanted, before, deadline)
+    _write(arguments["state_file"], _ask(arguments["socket"], "show servers state", deadline), durable=True)
+    _sync(arguments["epoch_file"])
+    after = _runtime(arguments, deadline)
+    saved = _admin_states(_read(arguments["state_file"]), backend)
+    if after != wanted or saved != wanted:
+        raise _StopError("unknown", f"{backend}: wanted {wanted}, the proxy shows {after}, its file {saved}")
+    return {"result": "done", "message": "", "before": before, "after": after, "epoch": epoch, "site": site}
+
+
+def _compare(entry: Mapping[str, Any] | None, run: str, epoch: int, undo: bool) -> None:
+    if entry is None:
+        if undo:
+            raise _StopError("refused", "nothing of this run to undo: the epoch file knows no change")
+        return
+    if undo and (entry["run"] != run or entry["epoch"] != epoch):
+        raise _StopError("refused", f"run {entry['run']} has routed at epoch {entry['epoch']} since")
+    if epoch < entry["epoch"]:
+        raise _StopError(
+            "refused", f"epoch {epoch} is stale: epoch {entry['epoch']} (site {entry['site']}) rules here"
+        )
+    if epoch == entry["epoch"] and run != entry["run"]:
+        raise _StopError("refused", f"epoch {epoch} was used here by another run ({entry['run']})")
+
+
+def _change(
+    arguments: Mapping[str, Any], wanted: Mapping[str, str], before: Mapping[str, str], deadline: float
+) -> None:
+    backend = arguments["backend"]
+    order = sorted(SERVERS, key=lambda server: wanted[server] != "ready")  # open before closing: no gap
+    commands = [f"set server {backend}/{server} state {wanted[server]}" for server in order]
+    if arguments.get("end_sessions"):
+        closed = [server for server in SERVERS if wanted[server] == "maint" and before[server] == "ready"]
+        commands += [f"shutdown sessions server {backend}/{server}" for server in closed]
+    answer = _ask(arguments["socket"], "; ".join(commands), deadline, changing=True).strip()
+    if answer:
+        raise _StopError("unknown", f"{backend}: the proxy answered: {answer[:300]}")
+
+
+def _administrative(states: Mapping[str, str]) -> dict[str, str]:
+    """What people set, whatever health checks made of it."""
+    return {server: "maint" if state == "maint" else "ready" for server, state in states.items()}
+
+
+def _wanted(here: bool) -> dict[str, str]:
+    return {"here": "ready" if here else "maint", "there": "maint" if here else "ready"}
+
+
+def _runtime(arguments: Mapping[str, Any], deadline: float) -> dict[str, str]:
+    backend = arguments["backend"]
+    states = _admin_states(_ask(arguments["socket"], f"show servers state {backend}", deadline), backend)
+    if states is None:
+        raise _StopError("failed", f"{backend}: the proxy has no such backend with servers here and there")
+    return states
+
+
+def _admin_states(text: str, backend: str) -> dict[str, str] | None:
+    """server → ready | maint | down, from the output of `show servers state`; None without the backend."""
+    columns: list[str] = []
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        if line.startswith("# "):
+            columns = line[2:].split()
+        elif columns and len(fields := line.split()) >= len(columns):
+            row = dict(zip(columns, fields, strict=False))
+            if row["be_name"] == backend and row["srv_name"] in SERVERS:
+                found[row["srv_name"]] = _state(int(row["srv_op_state"]), int(row["srv_admin_state"]))
+    return found if set(found) == set(SERVERS) else None
+
+
+def _state(operational: int, administrative: int) -> str:
+    if administrative & FORCED_MAINTENANCE:
+        return "maint"
+    if operational == RUNNING and not administrative & ~CONFIGURED_DISABLED:
+        return "ready"
+    return "down"
+
+
+def _require_configuration(arguments: Mapping[str, Any]) -> None:
+    problems = configuration_problems(
+        _read(arguments["config"]), arguments["state_file"], arguments["backend"]
+    )
+    if problems:
+        raise _StopError("refused", f"{arguments['config']}: " + "; ".join(problems))
+
+
+def configuration_problems(text: str, state_file: str, backend: str) -> list[str]:
+    """What a HAProxy configuration lacks for routing that survives a reload; empty when nothing."""
+    section, loads_all, loads_own, file, servers = "", False, False, "", set()
+    named = False
+    base = ""
+    for line in text.splitlines():
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        if words[0] in (
+            "global",
+            "defaults",
+            "frontend",
+            "backend",
+            "listen",
+            "resolvers",
+            "peers",
+            "userlist",
+        ):
+            section = (
+                words[0]
+                if words[0] in ("global", "defaults")
+                else f"{words[0]} {words[1] if words[1:] else ''}"
+            )
+            named = named or section in (f"backend {backend}", f"listen {backend}")
+        elif words[0] == "load-server-state-from-file":
+            loads_all = words[1:] == ["global"] if section == "defaults" else loads_all
+            loads_own = words[1:] == ["global"] if section.endswith(f" {backend}") else loads_own
+        elif section == "global" and words[0] == "server-state-file" and words[1:]:
+            file = words[1]
+        elif section == "global" and words[0] == "server-state-base" and words[1:]:
+            base = words[1]
+        elif section in (f"backend {backend}", f"listen {backend}") and words[0] == "server" and words[1:]:
+            servers.add(words[1])
+    problems = []
+    if os.path.join(base, file) != state_file:
+        problems.append(f"the global section has no `server-state-file {state_file}`")
+    if not (loads_all or loads_own):
+        problems.append(
+            "no saved state is loaded (`load-server-state-from-file global`): a reload would undo a failover"
+        )
+    if not named:
+        problems.append(f"there is no backend {backend}")
+    elif not servers >= set(SERVERS):
+        problems.append(f"backend {backend} needs the servers here and there")
+    return problems
+
+
+class _Locked:
+    """Holds the lock beside the epoch file; ended with the process however it ends."""
+
+    def __init__(self, epoch_file: str, deadline: float) -> None:
+        self._path, self._deadline, self._descriptor = epoch_file + ".lock", deadline, -1
+
+    def __enter__(self) -> None:
+        Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= self._deadline:
+                    os.close(self._descriptor)
+                    raise _StopError("failed", "another change of this proxy holds its lock") from None
+                time.sleep(0.001)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+
+def _entries(path: str) -> dict[str, Any]:
+    """backend → {epoch, site, run, previous}. A file that is there but broken is never taken as empty."""
+    try:
+        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+        for entry in entries.values():
+            int(entry["epoch"]), str(entry["run"]), str(entry["site"]), dict(entry["previous"])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _StopError(
+            "refused", f"{path}: cannot be understood ({type(error).__name__}): people decide"
+        ) from error
+    return dict(entries)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(CONFIG_BYTES_MAX)
+    except OSError as error:
+        raise _StopError("failed", f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _write(path: str, text: str, *, durable: bool) -> None:
+    """Replace a file in one step: readers see the old or the new, never a part."""
+    temporary = f"{path}.new"
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+        if durable:
+            _sync_directory(path)
+    except OSError as error:
+        raise _StopError("unknown", f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _sync(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    _sync_directory(path)
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _ask(path: str, command: str, deadline: float, *, changing: bool = False) -> str:
+    """One line to the runtime socket, its whole answer back. Every wait ends at the deadline."""
+    received = bytearray()
+    connected = False
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
+            stream.settimeout(max(0.001, deadline - time.monotonic()))
+            stream.connect(path)
+            connected = True
+            stream.sendall(command.encode("ascii") + b"\n")
+            while len(received) < ANSWER_BYTES_MAX:
+                stream.settimeout(max(0.001, deadline - time.monotonic()))
+                chunk = stream.recv(65536)
+                if not chunk:
+                    return received.decode("utf-8", "replace")
+                received += chunk
+    except OSError as error:
+        result = "unknown" if changing and connected else "failed"
+        raise _StopError(result, f"{path}: {error.strerror or error}") from error
+    raise _StopError("unknown" if changing else "failed", f"{path}: the answer does not end")
