@@ -11,9 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.core.model import Estate
 from orchestrator.runbook import rules_estate, rules_service, units
-from orchestrator.runbook.parse import Parsed, Sources
 from orchestrator.runbook.problems import YamlPath, suggest
 from orchestrator.runbook.references import (
     HOST_PLACEHOLDERS,
@@ -22,8 +20,8 @@ from orchestrator.runbook.references import (
     SIDE_PLACEHOLDERS,
     Text,
     done_path,
-    walk,
 )
+from orchestrator.runbook.sources import Parsed, Sources
 
 _SECTIONS: Mapping[str, str] = {
     "site": "sites",
@@ -82,7 +80,7 @@ def _names(estate: Parsed | None, services: frozenset[str], runbook: Parsed | No
 
 
 def _check_texts(sources: Sources, parsed: Parsed, names: Names) -> None:
-    for text in walk(parsed.value):
+    for text in parsed.texts:
         kind = text.kind
         if kind in names.known:
             if text.text not in names.known[kind]:
@@ -156,10 +154,3 @@ def _check_no_secret(sources: Sources, parsed: Parsed, text: Text) -> None:
     if is_value or _USER_INFO.search(text.text):
         path = done_path(text.path, parsed.document.data)
         sources.note(parsed, path, "a secret stands here as a value", units.SECRET_HINT)
-
-
-def estate_of(sources: Sources) -> Estate | None:
-    """The estate as far as it could be read."""
-    found = sources.estate.value if sources.estate is not None else None
-    assert found is None or isinstance(found, Estate)
-    return found

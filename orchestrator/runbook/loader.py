@@ -109,6 +109,7 @@ class Document:
     root: yaml.MappingNode
     data: dict[str, Any]
     _index: dict[int, tuple[int, yaml.Node]] = field(default_factory=dict)  # by id: where it stood
+    _cut: set[str] = field(default_factory=set)
 
     def place(self, path: YamlPath) -> tuple[int, str]:
         """Line (1-based) and printed path of the nearest part of ``path`` that is written."""
@@ -143,8 +144,13 @@ class Document:
                 return None
         return value
 
+    def was_cut(self, path: YamlPath) -> bool:
+        """Was something written there that could not be used?"""
+        return self.place(path)[1] in self._cut
+
     def prune(self, path: YamlPath) -> bool:
         """Remove what stands at ``path``; False if nothing does."""
+        self._cut.add(self.place(path)[1])
         parent, node, last = self.data, self.root, path[-1]
         for item in path[:-1]:
             parent, node = _child(parent, node, item)
@@ -253,7 +259,7 @@ class _Converter:
             self._note(node, path, f"tag `{node.tag}` is refused", "remove the tag: types are known here")
         if isinstance(node, yaml.ScalarNode):
             text: str = node.value
-            if node.style is not None:  # quoted or a block: text as it stands
+            if node.style:  # quoted or a block: text as it stands
                 return text
             first = text[:1]
             if first not in _NUMBER_START:
@@ -283,7 +289,7 @@ class _Converter:
                 continue
             name: str = key.value
             here = (*path, name)
-            if name == "<<" and key.style is None:
+            if name == "<<" and not key.style:
                 self._note(key, path, "merge key `<<` is refused", "write the merged keys out")
                 continue
             if not name:

@@ -7,6 +7,7 @@ duration) is reported, then cut out, so that what is left is still checked for i
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +17,11 @@ from typing import Any
 from orchestrator.core.model import Estate, Runbook
 from orchestrator.errors import InputError, Problem
 from orchestrator.ports import Catalog
-from orchestrator.runbook import loader, schema, shape, wording
+from orchestrator.runbook import checks, loader, schema, shape, wording
 from orchestrator.runbook.loader import Document
 from orchestrator.runbook.problems import Problems, YamlPath, suggest
+from orchestrator.runbook.references import walk
+from orchestrator.runbook.sources import Parsed, Sources
 
 PRUNE_ROUNDS_MAX = 60
 REFERENCED_BYTES_MAX = 64 * 1024 * 1024
@@ -39,35 +42,6 @@ class Loaded:
     warnings: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """One file after its shape was checked. ``value`` is None when nothing of it can be used.
-
-    ``names``: what each section declares (``hosts``, ``components``, …) before anything was cut out,
-    so that a reference to a faulty part is not called unknown.
-    """
-
-    document: Document
-    value: Any
-    names: Mapping[str, frozenset[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Everything read, for the checks of meaning."""
-
-    estate: Parsed | None
-    runbooks: tuple[Parsed, ...]
-    unread: tuple[str, ...]  # stems of runbook files that could not be read at all
-    problems: Problems
-    warnings: list[str]
-    catalog: Catalog | None
-
-    def note(self, parsed: Parsed, path: YamlPath, message: str, hint: str) -> None:
-        line, printed = parsed.document.place(path)
-        self.problems.add(parsed.document.file, line, printed, message, hint)
 
 
 def load_estate(
@@ -93,8 +67,21 @@ def examine(
 ) -> tuple[Loaded | None, tuple[Problem, ...]]:
     """As ``load_estate``, but hands the problems back. Without an estate (None) the runbooks are
     checked each for itself and nothing is loaded."""
-    from orchestrator.runbook import checks
+    was_collecting = gc.isenabled()
+    gc.disable()  # reading makes many objects and no cycles: collecting them took two thirds of the time
+    try:
+        return _examine(path_estate, runbook_paths, catalog, extra_checks)
+    finally:
+        if was_collecting:
+            gc.enable()
 
+
+def _examine(
+    path_estate: Path | None,
+    runbook_paths: Sequence[Path] | None,
+    catalog: Catalog | None,
+    extra_checks: Sequence[Callable[[Sources], None]],
+) -> tuple[Loaded | None, tuple[Problem, ...]]:
     folder = path_estate.parent if path_estate is not None else None
     problems, warnings = Problems(), []
     if not loader.HAS_C_LOADER:
@@ -112,18 +99,11 @@ def examine(
     found = problems.ordered()
     if found or estate is None or folder is None:
         return None, found
-    runbooks = {item.value.name: item.value for item in sources.runbooks}
+    runbooks = {item.value.name: _beside(item, folder) for item in sources.runbooks}
     files = _referenced(folder, sources, warnings)
     read = [path_estate, *runbook_paths]
     digests = {_shown(path, folder): _sha256(path) for path in read if path is not None}
-    loaded = Loaded(
-        _at_folder(estate.value, folder),
-        {name: _at_folder(runbook, folder) for name, runbook in runbooks.items()},
-        tuple(warnings),
-        files,
-        digests,
-    )
-    return loaded, ()
+    return Loaded(_beside(estate, folder), runbooks, tuple(warnings), files, digests), ()
 
 
 def _runbooks_beside(path_estate: Path, warnings: list[str]) -> tuple[Path, ...]:
@@ -178,7 +158,7 @@ def parse_document(document: Document, kind: str, problems: Problems) -> Parsed 
     value = schema.build(root, checked) if checked is not None else None
     if value is not None and kind == "Runbook" and not value.name:
         value = dataclasses.replace(value, name=document.path.stem)
-    return Parsed(document, value, names)
+    return Parsed(document, value, names, tuple(walk(value)) if value is not None else ())
 
 
 def _note(document: Document, path: YamlPath, message: str, hint: str, problems: Problems) -> None:
@@ -242,12 +222,10 @@ def _order(path: YamlPath) -> tuple[tuple[int, int, str], ...]:
 
 def _referenced(folder: Path, sources: Sources, warnings: list[str]) -> dict[str, str]:
     """Digests of the files written as ``./…``. Folders have none; a missing file is a warning."""
-    from orchestrator.runbook.references import walk
-
     digests: dict[str, str] = {}
     for parsed in (sources.estate, *sources.runbooks):
         assert parsed is not None
-        for text in walk(parsed.value):
+        for text in parsed.texts:
             if not text.text.startswith("./") or "${" in text.text or text.text in digests:
                 continue
             path = folder / text.text
@@ -262,6 +240,12 @@ def _referenced(folder: Path, sources: Sources, warnings: list[str]) -> dict[str
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _beside(parsed: Parsed, folder: Path) -> Any:
+    if any(text.text.startswith("./") for text in parsed.texts):
+        return _at_folder(parsed.value, folder)
+    return parsed.value
 
 
 def _at_folder(value: Any, folder: Path) -> Any:

@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 from orchestrator.core.model import Cluster, Estate, Fence, ProofKind
 from orchestrator.errors import InputError
-from orchestrator.runbook.parse import Parsed, Sources
 from orchestrator.runbook.problems import suggest
+from orchestrator.runbook.sources import Parsed, Sources
 from orchestrator.runbook.wording import RELOAD_HINT
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -103,12 +103,12 @@ def _check_cluster(sources: Sources, parsed: Parsed, estate: Estate, cluster: Cl
             sources.note(parsed, (*place, "members", site), f"no member at {site}", hint)
         for index, host in enumerate(hosts):
             declared = estate.hosts.get(host)
-            if declared is not None and declared.site != site:
+            if declared is not None and declared.site != site and {site, declared.site} <= set(estate.sites):
                 message = f"host `{host}` stands at {declared.site}, not at {site}"
                 hint = suggest(host, (h.name for h in estate.hosts.values() if h.site == site))
                 sources.note(parsed, (*place, "members", site, index), message, hint)
     for role in ROLES:
-        if role not in cluster.roles:
+        if role not in cluster.roles and not parsed.document.was_cut((*place, "roles", role)):
             hint = f"write {role}: {{user: NAME, password: secret://file/NAME}}"
             sources.note(parsed, (*place, "roles"), f"role `{role}` is missing", hint)
     if cluster.tls.mode.startswith("verify") and not cluster.tls.ca:
@@ -195,12 +195,15 @@ def try_bind(
     from orchestrator.core.plan import Parts
 
     assert sources.catalog is not None
-    estate = sources.estate.value if sources.estate is not None else None
+    estate = sources.known_estate
     parts = Parts()
-    if isinstance(estate, Estate):
+    if estate is not None:
         parts = Parts(estate.sites, estate.hosts, estate.clusters, estate.proxies, estate.name_servers)
+    filled = fill(arguments, values)
+    if "${" in str(filled):
+        return  # an unknown placeholder: a problem of its own
     try:
-        sources.catalog.bind(action, fill(arguments, values), parts)  # type: ignore[arg-type]
+        sources.catalog.bind(action, filled, parts)  # type: ignore[arg-type]
     except InputError as error:
         for problem in error.problems:
             hint = problem.hint or f"see the arguments of `{action}` in the documentation"

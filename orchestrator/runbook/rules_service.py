@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from orchestrator.core.model import Component, Estate, OwnStep, Runbook, group_of
 from orchestrator.runbook import rules_estate, shape
-from orchestrator.runbook.parse import Parsed, Sources
 from orchestrator.runbook.problems import YamlPath, suggest
-from orchestrator.runbook.references import Text, done_path, walk
+from orchestrator.runbook.references import Text, done_path
+from orchestrator.runbook.sources import Parsed, Sources
 
 STATEFUL_TYPES = ("postgresql", "files")
 _IPV4 = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9.])")
@@ -20,13 +20,13 @@ _FROM_COMPONENT = re.compile(r"\$\{from\.[a-z0-9-]+\.address\}")
 def check(sources: Sources, parsed: Parsed) -> None:
     """Note what is wrong with one service, as far as the estate is known."""
     runbook: Runbook = parsed.value
-    estate = sources.estate.value if sources.estate is not None else None
+    estate = sources.known_estate
     _check_objectives(sources, parsed, runbook)
     _check_needs(sources, parsed, runbook)
     _check_steps(sources, parsed, runbook)
     for name, component in runbook.components.items():
         _check_records(sources, parsed, runbook, name, component, estate)
-    if isinstance(estate, Estate):
+    if estate is not None:
         _check_fences(sources, parsed, runbook, estate)
         _check_placement(sources, parsed, estate)
         _check_needs_home(sources, parsed, estate)
@@ -43,8 +43,8 @@ def check_together(sources: Sources) -> None:
     usable = [parsed for parsed in sources.runbooks if parsed.value is not None]
     _check_names(sources, usable)
     _check_depends_on(sources, usable)
-    estate = sources.estate.value if sources.estate is not None else None
-    if isinstance(estate, Estate):
+    estate = sources.known_estate
+    if estate is not None:
         _check_shared_clusters(sources, usable, estate)
 
 
@@ -52,7 +52,7 @@ def check_together(sources: Sources) -> None:
 
 
 def _check_objectives(sources: Sources, parsed: Parsed, runbook: Runbook) -> None:
-    if not parsed.document.get(("objectives",)):
+    if parsed.document.was_cut(("objectives",)) or not parsed.document.get(("objectives",)):
         return
     goals = runbook.objectives
     if goals.rto_ms > goals.mtpd_ms > 0:
@@ -78,7 +78,8 @@ def _check_steps(sources: Sources, parsed: Parsed, runbook: Runbook) -> None:
     names: set[str] = set()
     for index, step in enumerate(runbook.steps):
         place: YamlPath = ("steps", index)
-        if (step.before is None) == (step.after is None):
+        cut = any(parsed.document.was_cut((*place, key)) for key in ("before", "after"))
+        if (step.before is None) == (step.after is None) and not cut:
             message = (
                 "says neither `before` nor `after`" if step.before is None else "says `before` and `after`"
             )
@@ -101,8 +102,8 @@ def _check_action(sources: Sources, parsed: Parsed, runbook: Runbook, step: OwnS
         hint = suggest(step.action, kinds)
         sources.note(parsed, (*place, "action"), f"unknown action `{step.action}`", hint)
         return
-    estate = sources.estate.value if sources.estate is not None else None
-    if not isinstance(estate, Estate):
+    estate = sources.known_estate
+    if estate is None:
         return
     values = example_values(estate, runbook)
     rules_estate.try_bind(sources, parsed, (*place, "with"), step.action, step.with_, values)
@@ -209,11 +210,11 @@ def _check_fences(sources: Sources, parsed: Parsed, runbook: Runbook, estate: Es
 
 def _check_placement(sources: Sources, parsed: Parsed, estate: Estate) -> None:
     """What is named for a site stands there."""
-    for text in walk(parsed.value):
+    for text in parsed.texts:
         if not text.site or text.kind not in ("host", "proxy", "name-server"):
             continue
         stands = _site_of_part(estate, text.kind, text.text)
-        if stands and stands != text.site:
+        if stands in estate.sites and text.site in estate.sites and stands != text.site:
             what = text.kind.replace("-", " ")
             message = f"{what} `{text.text}` stands at {stands}, not at {text.site}"
             hint = f"name one that stands at {text.site}: a failover must not need the other site"
@@ -240,7 +241,7 @@ def _check_needs_home(sources: Sources, parsed: Parsed, estate: Estate) -> None:
             hint = "do it abroad or from a vantage, or leave it to the way back: home may be gone"
             sources.note(parsed, ("steps", index, "needs-home"), message, hint)
     networks = rules_estate.networks_of(estate, homes)
-    for text in walk(runbook):
+    for text in parsed.texts:
         if text.site in homes:
             continue
         reason = _needs_home(text, estate, homes, networks)
@@ -310,7 +311,7 @@ def _check_shared_clusters(sources: Sources, usable: Sequence[Parsed], estate: E
     for parsed in usable:
         service = parsed.value.name
         group = group_of(estate, service)
-        for text in walk(parsed.value):
+        for text in parsed.texts:
             if text.kind != "cluster" or text.text not in estate.clusters:
                 continue
             first_group, first_service = users.setdefault(text.text, (group, service))

@@ -188,6 +188,8 @@ def described(annotation: Any) -> str:
     plain = bare(annotation)
     if plain is DoneWhen:
         return "a list of `http:`, `writes:` and `refuses-writes:` checks"
+    if is_component(annotation):
+        return "a mapping with `type` and what that type takes"
     if is_mapping(annotation):
         return "a mapping (`key: value` lines)"
     if is_sequence(annotation):

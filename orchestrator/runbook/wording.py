@@ -117,7 +117,9 @@ def _key_annotation(root: type[Any], data: Mapping[str, Any], path: YamlPath) ->
 
 def _wrong_type(error: Mapping[str, Any], annotation: Any, expected: str) -> tuple[str, str]:
     found = error["input"]
-    if isinstance(found, str) and shape.is_dataclass(annotation):  # may be a secret
+    if isinstance(found, str) and (
+        shape.is_dataclass(annotation) or shape.is_component(annotation)
+    ):  # may be a secret
         return f"must be {expected}, found text", f"write {expected}"
     message = f"must be {expected}, found {_found(found)}"
     if found is None:
