@@ -55,6 +55,11 @@ _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": 
 _OLD_BOOLEANS = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
 
 
+def warnings(*, has_c_loader: bool = HAS_C_LOADER) -> list[str]:
+    """What people should know of the reader itself."""
+    return [] if has_c_loader else [SLOW_LOADER_WARNING]
+
+
 class _StrictResolver:
     """Leaves every written scalar as it is: this module decides what it is."""
 

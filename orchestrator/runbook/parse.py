@@ -83,9 +83,7 @@ def _examine(
     extra_checks: Sequence[Callable[[Sources], None]],
 ) -> tuple[Loaded | None, tuple[Problem, ...]]:
     folder = path_estate.parent if path_estate is not None else None
-    problems, warnings = Problems(), []
-    if not loader.HAS_C_LOADER:
-        warnings.append(loader.SLOW_LOADER_WARNING)
+    problems, warnings = Problems(), loader.warnings()
     if runbook_paths is None:
         runbook_paths = _runbooks_beside(path_estate, warnings) if path_estate is not None else ()
     estate = _parse(path_estate, folder, "Estate", problems) if path_estate is not None else None

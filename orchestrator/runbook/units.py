@@ -15,7 +15,7 @@ _SIZE = re.compile(r"(?P<whole>[0-9]+)(?P<unit>B|KiB|MiB|GiB|TiB)\Z")
 _DECIMAL_SIZE = re.compile(r"[0-9]+ ?(k|K|M|G|T|KB|kB|MB|GB|TB|Ki|Mi|Gi|Ti|b)?\Z")
 _BINARY = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
-DURATION_PATTERN = r"^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+(\.[0-9]{1,3})?s)?([0-9]+ms)?$"
+DURATION_PATTERN = r"^(?=[0-9])([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+(\.[0-9]{1,3})?s)?([0-9]+ms)?$"
 SIZE_PATTERN = r"^[0-9]+(B|KiB|MiB|GiB|TiB)$"
 SECRET_PATTERN = r"^secret://(env/[A-Za-z_][A-Za-z0-9_]*|file/[A-Za-z0-9_][A-Za-z0-9._-]*)$"
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"

@@ -1,0 +1,201 @@
+"""A good estate becomes the values it says, its files are digested, and a thousand services load fast."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.model import (
+    Credentials,
+    DoneHttp,
+    DoneRefuses,
+    DoneWrites,
+    Fence,
+    Limits,
+    Objectives,
+    OwnStep,
+    ProofKind,
+    Site,
+    Stage,
+)
+from orchestrator.errors import InputError
+from orchestrator.runbook import loader, shape
+from orchestrator.runbook.lint import lint
+from orchestrator.runbook.parse import Loaded, load_estate
+from orchestrator.runbook.problems import Problems
+from orchestrator.runbook.schema import KINDS, schema_documents
+
+GOOD = Path(__file__).parents[2] / "cases" / "runbook_errors" / "good"
+SERVICES = 1000
+LOAD_SECONDS_MAX = 15.0
+"""Ten times what it takes here: a bound against an accident of growth, not a benchmark."""
+
+
+@pytest.fixture
+def estate(tmp_path: Path) -> Path:
+    shutil.copytree(GOOD, tmp_path / "estate")
+    return tmp_path / "estate" / "estate.yaml"
+
+
+@pytest.fixture
+def loaded(estate: Path) -> Loaded:
+    return load_estate(estate)
+
+
+def test_the_estate_says_what_stands_in_the_file(loaded: Loaded) -> None:
+    found = loaded.estate
+    assert found.name == "Republic of Example"
+    assert found.sites["embassy"] == Site("embassy", "embassy", "LU", ("10.2.0.0/16",), "Agreement of 2017")
+    assert found.sites["home"].role == "home"
+    assert found.fences["home"][1] == Fence(
+        ProofKind.POWER_OFF, "command.run", "e1", {"argv": ["bmc", "off", "${host.name}"]}
+    )
+    cluster = found.clusters["registers-db"]
+    assert (cluster.name, cluster.port, cluster.durability) == ("registers-db", 5432, "remote")
+    assert dict(cluster.members) == {"home": ("h1",), "embassy": ("e1",)}
+    assert cluster.roles["control"] == Credentials("continuity", "secret://file/pg-control")
+    assert cluster.limits == Limits(10_000, 64 * 1024 * 1024)
+    assert found.policies.anti_flap_ms == 3_600_000
+    assert found.groups["registers"].undo_window_ms == 1_800_000
+
+
+def test_a_runbook_says_what_stands_in_the_file(loaded: Loaded) -> None:
+    runbook = loaded.runbooks["population-register"]
+    assert runbook.objectives == Objectives(900_000, 30_000, 14_400_000)
+    assert list(runbook.components) == ["database", "application", "front-door", "name"]
+    assert runbook.components["application"].name == "application"
+    assert runbook.components["application"].needs == ("database",)
+    assert shape.component_type(runbook.components["front-door"]) == "haproxy"
+    assert runbook.steps == (
+        OwnStep(
+            name="warm up the cache",
+            action="http.request",
+            timeout_ms=30_000,
+            undo="none-needed",
+            with_={"method": "POST", "url": "http://${to.application.address}:8201/warm"},
+            after=Stage.START,
+        ),
+    )
+    assert runbook.done_when.http == (
+        DoneHttp("http://population.example/persons/1", 200, {"site": "${to.name}"}, ("vantage",)),
+    )
+    assert runbook.done_when.writes == (DoneWrites("database", "continuity.canary", 5_000),)
+    assert runbook.done_when.refuses_writes == (DoneRefuses("${from.name}"),)
+
+
+def test_loading_twice_gives_equal_values(estate: Path, loaded: Loaded) -> None:
+    assert load_estate(estate) == loaded
+
+
+def test_files_beside_the_estate_are_made_absolute_and_digested(estate: Path) -> None:
+    (estate.parent / "ca.pem").write_text("certificate\n")
+    (estate.parent / "bin").mkdir()
+    found = load_estate(estate)
+    assert found.estate.clusters["registers-db"].tls.ca == str(estate.parent.resolve() / "ca.pem")
+    assert found.estate.clusters["registers-db"].bin_directory == str(estate.parent.resolve() / "bin")
+    assert found.files == {"./ca.pem": hashlib.sha256(b"certificate\n").hexdigest()}
+    assert found.warnings == ()
+    assert set(found.sources) == {
+        "estate.yaml",
+        "runbooks/land-register.yaml",
+        "runbooks/population-register.yaml",
+    }
+    assert found.sources["estate.yaml"] == hashlib.sha256(estate.read_bytes()).hexdigest()
+
+
+def test_what_people_should_know_is_a_warning(estate: Path) -> None:
+    folder = estate.parent / "runbooks"
+    (folder / "land-register.yaml").rename(folder / "parcels.yaml")
+    (folder / "old.yml").write_text("kind: Runbook\n")
+    warnings = "\n".join(load_estate(estate).warnings)
+    assert "./ca.pem does not exist here" in warnings
+    assert "old.yml" in warnings
+    assert "land-register.yaml" in warnings
+
+
+def _alone(estate: Path) -> Path:
+    """The estate without groups, so that it stands without runbooks."""
+    text = estate.read_text()
+    start, end = text.index("groups:"), text.index("hosts:")
+    estate.write_text(text[:start] + text[end:])
+    return estate
+
+
+def test_runbooks_can_be_named(estate: Path) -> None:
+    only = estate.parent / "runbooks" / "population-register.yaml"
+    with pytest.raises(InputError) as caught:
+        load_estate(estate, [only])
+    assert [problem.path for problem in caught.value.problems] == ["groups.registers.services[1]"]
+    assert set(load_estate(_alone(estate), [only]).runbooks) == {"population-register"}
+
+
+def test_an_estate_without_runbooks_says_so(estate: Path) -> None:
+    shutil.rmtree(estate.parent / "runbooks")
+    assert any("matches nothing" in warning for warning in load_estate(_alone(estate)).warnings)
+
+
+def test_runbooks_alone_are_checked_each_for_itself(tmp_path: Path) -> None:
+    good = GOOD / "runbooks" / "land-register.yaml"
+    assert lint(None, [good]).problems == ()
+    bad = tmp_path / "land-register.yaml"
+    bad.write_text(good.read_text().replace("needs: [database]", "needs: [databse]"))
+    assert [problem.path for problem in lint(None, [bad]).problems] == ["components.application.needs[0]"]
+
+
+def test_lint_reads_what_a_proxy_loads(estate: Path) -> None:
+    configuration = estate.parent / "ph.cfg"
+    text = estate.read_text().replace("config: /etc/ph.cfg", f"config: {configuration}")
+    estate.write_text(text)
+    configuration.write_text("global\n  server-state-file ph.state\n")
+    assert lint(estate).problems == ()
+    configuration.write_text("global\n")
+    findings = lint(estate)
+    assert [problem.path for problem in findings.problems] == ["proxies.ph.config"]
+    assert "loads no saved state" in findings.as_text()
+    assert findings.as_text().endswith("2 runbooks, 1 estate: 1 problem")
+
+
+def test_a_missing_c_loader_is_said_once() -> None:
+    assert loader.warnings(has_c_loader=False) == [loader.SLOW_LOADER_WARNING]
+    assert loader.warnings(has_c_loader=True) == []
+
+
+def test_schemas_know_every_key_that_the_loader_knows() -> None:
+    for kind, cls in KINDS.items():
+        document = json.loads(schema_documents()[f"{kind.lower()}.schema.json"])
+        keys = {key.key for key in shape.keys_of(cls)}
+        assert set(document["properties"]) == keys | {"apiVersion", "kind"}
+        assert document["additionalProperties"] is False
+        assert {"apiVersion", "kind"} <= set(document["required"])
+    definitions = json.loads(schema_documents()["runbook.schema.json"])["$defs"]
+    for kind, cls in shape.component_classes().items():
+        definition = definitions[cls.__name__]
+        assert {key.key for key in shape.keys_of(cls)} | {"type"} == set(definition["properties"])
+        assert definition["properties"]["type"]["const"] == kind
+
+
+def test_a_thousand_services_load_in_time(estate: Path) -> None:
+    folder = estate.parent
+    text = (folder / "runbooks" / "population-register.yaml").read_text()
+    names = [f"s{index:04}" for index in range(SERVICES)]
+    for name in names:
+        (folder / "runbooks" / f"{name}.yaml").write_text(
+            text.replace("name: population-register\n", f"name: {name}\n")
+        )
+    listed = ", ".join(["population-register", "land-register", *names])
+    estate.write_text(estate.read_text().replace("population-register, land-register", listed))
+    begin = time.perf_counter()
+    loaded = load_estate(estate)
+    seconds = time.perf_counter() - begin
+    begin = time.perf_counter()
+    for path in (folder / "runbooks").glob("s*.yaml"):
+        loader.parse_text(path.read_text(), path, path.name, Problems())
+    reading = time.perf_counter() - begin
+    print(f"{SERVICES} runbooks: {seconds:.2f} s, of that reading YAML {reading:.2f} s")
+    assert len(loaded.runbooks) == SERVICES + 2
+    assert seconds < LOAD_SECONDS_MAX
