@@ -1,13 +1,13 @@
 """Decides the error tree; must never hold logic beyond how an error names itself.
 
-    ContinuityError
-    ├── InputError          bad input: nothing was changed (exit 2); carries every problem found
-    ├── RefusedError        a rule says no; names what would be allowed (exit 3)
-    ├── ConflictError       somebody appended first: read again and decide again
-    ├── JournalError        the log cannot be read or written, or its chain is broken
-    ├── TransientError      a read or a connection that may succeed if tried again
-    ├── PermanentError      trying again cannot help
-    └── InvariantBroken     a bug: the run is stopped with its state saved (exit 1)
+ContinuityError
+├── InputError          bad input: nothing was changed (exit 2); carries every problem found
+├── RefusedError        a rule says no; names what would be allowed (exit 3)
+├── ConflictError       somebody appended first: read again and decide again
+├── JournalError        the log cannot be read or written, or its chain is broken
+├── TransientError      a read or a connection that may succeed if tried again
+├── PermanentError      trying again cannot help
+└── InvariantBroken     a bug: the run is stopped with its state saved (exit 1)
 """
 
 from __future__ import annotations

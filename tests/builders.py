@@ -59,9 +59,7 @@ def a_plan(*steps: Step, fence_hosts: Mapping[str, Sequence[str]] | None = None)
     groups: dict[str, GroupMove] = {}
     hosts = {unit: tuple(names) for unit, names in (fence_hosts or {}).items()}
     for step in steps:
-        groups.setdefault(
-            step.group, GroupMove(step.group, (), "home", 1, 2, tuple(hosts), hosts)
-        )
+        groups.setdefault(step.group, GroupMove(step.group, (), "home", 1, 2, tuple(hosts), hosts))
     parts = Parts(
         sites={"home": Site("home", "home"), "embassy": Site("embassy", "embassy")},
         hosts={h: Host(h, "home", "127.0.0.1") for names in hosts.values() for h in names},

@@ -106,6 +106,8 @@ def _released(run: Run, event: events.RunFinished) -> list[GroupEvent]:
             run.step(step).state is StepState.SUCCEEDED for step in run.index.promotes[name]
         )
         if taken_back and not run.leave_closed:
-            out.append(events.GroupGranted(event.at, name, run.id, move.active, move.epoch_seen, "unprotected"))
+            out.append(
+                events.GroupGranted(event.at, name, run.id, move.active, move.epoch_seen, "unprotected")
+            )
         out.append(events.GroupReleased(event.at, name, run.id, event.outcome))
     return out

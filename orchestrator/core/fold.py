@@ -13,8 +13,7 @@ from orchestrator.core import events
 from orchestrator.core.events import RunCreated, RunEvent
 from orchestrator.core.index import PlanIndex
 from orchestrator.core.inputs import At
-from orchestrator.core.plan import Plan, Role
-from orchestrator.core.plan import Step
+from orchestrator.core.plan import Plan, Role, Step
 from orchestrator.core.run import Loss, Lost, Run, StepRun, UnitRun, start, with_run, with_step
 from orchestrator.core.states import BUSY, SATISFIED, RunState, StepState
 from orchestrator.core.transitions import run_after, step_after
@@ -88,35 +87,79 @@ def _evolve_step(run: Run, event: _StepEvent) -> Run:  # noqa: C901 - one arm pe
     match event:
         case events.StepStarted():
             state = step_after(old.state, trigger, step.id)
-            new = with_step(old, state=state, attempt=event.attempt, tries=old.tries + 1, since=at,
-                            started=at, due_mono_ns=0, wait_ms=0, proof_at=None, message="")
+            new = with_step(
+                old,
+                state=state,
+                attempt=event.attempt,
+                tries=old.tries + 1,
+                since=at,
+                started=at,
+                due_mono_ns=0,
+                wait_ms=0,
+                proof_at=None,
+                message="",
+            )
         case events.StepSucceeded():
             state = step_after(old.state, trigger, step.id)
             new = with_step(old, state=state, since=at, proof_at=at, evidence=event.evidence, message="")
         case events.StepFailed():
             retry = event.retry_in_ms
             state = step_after(old.state, f"{trigger}/{'final' if retry is None else 'retry'}", step.id)
-            new = with_step(old, state=state, since=at, message=event.message, evidence=event.evidence,
-                            wait_ms=retry or 0, due_mono_ns=at.mono_ns + (retry or 0) * 1_000_000)
+            new = with_step(
+                old,
+                state=state,
+                since=at,
+                message=event.message,
+                evidence=event.evidence,
+                wait_ms=retry or 0,
+                due_mono_ns=at.mono_ns + (retry or 0) * 1_000_000,
+            )
         case events.StepUnknown():
             state = step_after(old.state, trigger, step.id)
-            new = with_step(old, state=state, since=at, message=event.message, number=old.number + 1,
-                            due_mono_ns=at.mono_ns)
+            new = with_step(
+                old,
+                state=state,
+                since=at,
+                message=event.message,
+                number=old.number + 1,
+                due_mono_ns=at.mono_ns,
+            )
         case events.StepResolved():
             new = _resolved(old, event)
         case events.StepReopened():
             again = "again" if _is_read_only(step) else "look"
             state = step_after(old.state, f"{trigger}/{again}", step.id)
-            new = with_step(old, state=state, since=at, proof_at=None, reason=event.reason, tries=0,
-                            number=old.number + 1, due_mono_ns=at.mono_ns)
+            new = with_step(
+                old,
+                state=state,
+                since=at,
+                proof_at=None,
+                reason=event.reason,
+                tries=0,
+                number=old.number + 1,
+                due_mono_ns=at.mono_ns,
+            )
         case events.StepRetried():
             state = step_after(old.state, trigger, step.id)
-            new = with_step(old, state=state, since=at, tries=0, number=old.number + 1,
-                            due_mono_ns=at.mono_ns, reason=f"retry ordered by {event.by}")
+            new = with_step(
+                old,
+                state=state,
+                since=at,
+                tries=0,
+                number=old.number + 1,
+                due_mono_ns=at.mono_ns,
+                reason=f"retry ordered by {event.by}",
+            )
         case events.StepMarkAsked():
             state = step_after(old.state, trigger, step.id)
-            new = with_step(old, state=state, since=at, number=old.number + 1, due_mono_ns=at.mono_ns,
-                            reason=f"{event.by}: {event.reason}")
+            new = with_step(
+                old,
+                state=state,
+                since=at,
+                number=old.number + 1,
+                due_mono_ns=at.mono_ns,
+                reason=f"{event.by}: {event.reason}",
+            )
         case events.StepConfirmed():
             state = step_after(old.state, trigger, step.id)
             new = with_step(old, state=state, since=at, reason=f"{event.by}: {event.text}")
@@ -124,20 +167,36 @@ def _evolve_step(run: Run, event: _StepEvent) -> Run:  # noqa: C901 - one arm pe
             state = step_after(old.state, trigger, step.id)
             new = with_step(old, state=state, since=at, reason=f"{event.by}: {event.reason}")
         case events.StepWaiting():
-            new = with_step(old, state=step_after(old.state, trigger, step.id), since=at, started=at,
-                            attempt=event.attempt)
+            new = with_step(
+                old,
+                state=step_after(old.state, trigger, step.id),
+                since=at,
+                started=at,
+                attempt=event.attempt,
+            )
         case events.StepMarked():
-            new = with_step(old, state=step_after(old.state, trigger, step.id), since=at,
-                            message=event.reason if event.contradiction else "")
+            new = with_step(
+                old,
+                state=step_after(old.state, trigger, step.id),
+                since=at,
+                message=event.reason if event.contradiction else "",
+            )
         case events.StepUndoStarted():
-            new = with_step(old, state=step_after(old.state, trigger, step.id), since=at,
-                            number=event.number, proof_at=None)
+            new = with_step(
+                old,
+                state=step_after(old.state, trigger, step.id),
+                since=at,
+                number=event.number,
+                proof_at=None,
+            )
         case events.StepUndone():
-            new = with_step(old, state=step_after(old.state, trigger, step.id), since=at,
-                            evidence=event.evidence)
+            new = with_step(
+                old, state=step_after(old.state, trigger, step.id), since=at, evidence=event.evidence
+            )
         case events.StepUndoFailed():
-            new = with_step(old, state=step_after(old.state, trigger, step.id), since=at,
-                            message=event.message)
+            new = with_step(
+                old, state=step_after(old.state, trigger, step.id), since=at, message=event.message
+            )
         case _:
             assert_never(event)
     return set_step(run, step, new, at)
@@ -151,8 +210,13 @@ def _resolved(old: StepRun, event: events.StepResolved) -> StepRun:
         return with_step(old, state=state, since=at, proof_at=at, evidence=event.evidence, message="")
     if event.finding == "running":
         state = step_after(old.state, "step.resolved/running", event.step)
-        return with_step(old, state=state, number=event.number + 1, message=event.reason,
-                         due_mono_ns=at.mono_ns + event.again_in_ms * 1_000_000)
+        return with_step(
+            old,
+            state=state,
+            number=event.number + 1,
+            message=event.reason,
+            due_mono_ns=at.mono_ns + event.again_in_ms * 1_000_000,
+        )
     variant = "people" if event.people else "again"
     state = step_after(old.state, f"step.resolved/{variant}", event.step)
     return with_step(old, state=state, since=at, tries=max(0, old.tries - 1), message=event.reason)
@@ -168,18 +232,44 @@ def _evolve_run(run: Run, event: RunEvent) -> Run:
         case events.RunReady():
             return with_run(run, state=run_after(run.state, event.KIND), last=at)
         case events.RunAuthorised():
-            return with_run(run, state=run_after(run.state, event.KIND), last=at, authorised=at,
-                            authorised_by=event.by, accepted_loss_ms=event.accepted_loss_ms)
+            return with_run(
+                run,
+                state=run_after(run.state, event.KIND),
+                last=at,
+                authorised=at,
+                authorised_by=event.by,
+                accepted_loss_ms=event.accepted_loss_ms,
+            )
         case events.RunHeld():
-            return with_run(run, state=run_after(run.state, event.KIND), before_hold=run.state, last=at,
-                            held_causes=event.causes, held_steps=event.steps, held_choices=event.choices)
+            return with_run(
+                run,
+                state=run_after(run.state, event.KIND),
+                before_hold=run.state,
+                last=at,
+                held_causes=event.causes,
+                held_steps=event.steps,
+                held_choices=event.choices,
+            )
         case events.RunGoesOn():
-            return with_run(run, state=run_after(run.state, f"{event.KIND}/{run.before_hold}"), last=at,
-                            held_causes=(), held_steps=(), held_choices=())
+            return with_run(
+                run,
+                state=run_after(run.state, f"{event.KIND}/{run.before_hold}"),
+                last=at,
+                held_causes=(),
+                held_steps=(),
+                held_choices=(),
+            )
         case events.RunPaused():
             before = run.before_hold if run.state is RunState.HELD else run.state
-            return with_run(_void(run, at), state=run_after(run.state, event.KIND), before_hold=before,
-                            last=at, held_causes=(), held_steps=(), held_choices=())
+            return with_run(
+                _void(run, at),
+                state=run_after(run.state, event.KIND),
+                before_hold=before,
+                last=at,
+                held_causes=(),
+                held_steps=(),
+                held_choices=(),
+            )
         case events.RunResumed():
             state = run_after(run.state, f"{event.KIND}/{run.before_hold}")
             return with_run(_void(run, at), state=state, last=at, accepted_loss_ms=event.accepted_loss_ms)
@@ -192,13 +282,26 @@ def _evolve_run(run: Run, event: RunEvent) -> Run:
             lost = Lost(event.by, event.reason, at, event.lost_at_ns)
             return with_run(run, lost_sites={**run.lost_sites, event.site: lost}, last=at)
         case events.AbortAsked():
-            return with_run(run, state=run_after(run.state, event.KIND), last=at, held_causes=(),
-                            held_steps=(), held_choices=(),
-                            leave_closed=run.leave_closed or event.leave_closed)
+            return with_run(
+                run,
+                state=run_after(run.state, event.KIND),
+                last=at,
+                held_causes=(),
+                held_steps=(),
+                held_choices=(),
+                leave_closed=run.leave_closed or event.leave_closed,
+            )
         case events.RunFinished():
-            return with_run(run, state=run_after(run.state, f"{event.KIND}/{event.outcome}"), last=at,
-                            debts=event.debts, exposures=event.exposures,
-                            held_causes=(), held_steps=(), held_choices=())
+            return with_run(
+                run,
+                state=run_after(run.state, f"{event.KIND}/{event.outcome}"),
+                last=at,
+                debts=event.debts,
+                exposures=event.exposures,
+                held_causes=(),
+                held_steps=(),
+                held_choices=(),
+            )
         case events.RunCreated():
             raise ValueError("run.created stands only at the beginning of a stream")
         case _:
@@ -229,8 +332,10 @@ def _void(run: Run, at: At) -> Run:
     """Proofs that age are void; so is the accepted loss, until a promotion was sent."""
     for name, unit in run.units.items():
         stale = [
-            step for step, state in unit.steps.items()
-            if state.proof_at is not None and run.plan.steps[step].role in PROOF_ROLES
+            step
+            for step, state in unit.steps.items()
+            if state.proof_at is not None
+            and run.plan.steps[step].role in PROOF_ROLES
             and state.state is StepState.SUCCEEDED
         ]
         if stale:
@@ -250,8 +355,19 @@ def _lose_running(run: Run, at: At) -> Run:
             step, old = run.plan.steps[step_id], run.step(step_id)
             if old.state is StepState.RUNNING:
                 state = step_after(old.state, "driver.started", step_id)
-                run = set_step(run, step, with_step(old, state=state, since=at, number=old.number + 1,
-                               due_mono_ns=at.mono_ns, message="the driver that ran it is gone"), at)
+                run = set_step(
+                    run,
+                    step,
+                    with_step(
+                        old,
+                        state=state,
+                        since=at,
+                        number=old.number + 1,
+                        due_mono_ns=at.mono_ns,
+                        message="the driver that ran it is gone",
+                    ),
+                    at,
+                )
             elif old.state is StepState.BACKOFF:
                 due = at.mono_ns + old.wait_ms * 1_000_000
                 run = set_step(run, step, with_step(old, due_mono_ns=due), at)
@@ -271,8 +387,10 @@ def counts_as_met(step: Step, state: StepState) -> bool:
 
 def has_ended(step: Step, state: StepState) -> bool:
     """Does the run wait for nothing more of this step? A fence may end without proof (3.7)."""
-    return counts_as_met(step, state) or state is StepState.UNDONE or (
-        step.role is Role.FENCE and state in (StepState.FAILED, StepState.UNDECIDED)
+    return (
+        counts_as_met(step, state)
+        or state is StepState.UNDONE
+        or (step.role is Role.FENCE and state in (StepState.FAILED, StepState.UNDECIDED))
     )
 
 
@@ -300,8 +418,14 @@ def set_step(run: Run, step: Step, new: StepRun, at: At) -> Run:
             active = active | {name} if is_active else active - {name}
     ended = has_ended(step, new.state) - has_ended(step, old.state)
     in_preflight = ended if step.id in run.index.preflight_set else 0
-    return with_run(run, units=units, active=active, last=at, unfinished=run.unfinished - ended,
-                    preflight_left=run.preflight_left - in_preflight)
+    return with_run(
+        run,
+        units=units,
+        active=active,
+        last=at,
+        unfinished=run.unfinished - ended,
+        preflight_left=run.preflight_left - in_preflight,
+    )
 
 
 def _adjust(run: Run, units: dict[str, UnitRun], step: str, change: int) -> str:

@@ -90,7 +90,9 @@ def nothing_opens_before_epoch(before: Run, after: Run, new: Sequence[RunEvent])
     for event in new:
         if isinstance(event, events.StepStarted):
             step = after.plan.steps[event.step]
-            if Gate.GRANTED in step.gates and not isinstance(guards.granted(after, step, event.at), guards.Open):
+            if Gate.GRANTED in step.gates and not isinstance(
+                guards.granted(after, step, event.at), guards.Open
+            ):
                 out.append(f"nothing-opens-before-epoch: {step.id}")
     return out
 
@@ -98,9 +100,13 @@ def nothing_opens_before_epoch(before: Run, after: Run, new: Sequence[RunEvent])
 def one_attempt_at_a_time(before: Run, after: Run, new: Sequence[RunEvent]) -> list[str]:
     """A new attempt never starts while the one before is running or unknown."""
     out = []
-    state = {step: before.step(step).state for e in new if isinstance(e, events.StepStarted) for step in (e.step,)}
+    state = {
+        step: before.step(step).state for e in new if isinstance(e, events.StepStarted) for step in (e.step,)
+    }
     for event in new:
-        if isinstance(event, events.StepResolved | events.StepReopened | events.StepFailed | events.StepRetried):
+        if isinstance(
+            event, events.StepResolved | events.StepReopened | events.StepFailed | events.StepRetried
+        ):
             state[event.step] = StepState.PENDING
         if isinstance(event, events.StepStarted):
             if state.get(event.step) in (StepState.RUNNING, StepState.UNKNOWN):
@@ -156,7 +162,9 @@ def counters_are_true(run: Run) -> list[str]:
             step = run.plan.steps[step_id]
             unmet = sum(not counts_as_met(run.plan.steps[n], run.step(n).state) for n in step.needs)
             if unit.unmet[step_id] != unmet:
-                out.append(f"counters-are-true: {step_id} counts {unit.unmet[step_id]} unmet needs, has {unmet}")
+                out.append(
+                    f"counters-are-true: {step_id} counts {unit.unmet[step_id]} unmet needs, has {unmet}"
+                )
             if (step_id in unit.ready) != (state.state is StepState.PENDING and unmet == 0):
                 out.append(f"counters-are-true: {step_id} is {state.state} and listed ready wrongly")
             if (step_id in unit.busy) != (state.state in BUSY):

@@ -123,9 +123,7 @@ def _ended(draft: Draft, given: Ended) -> None:
         case Failed():
             delay = _retry_delay_ms(draft.run, step, state, outcome.retryable)
             draft.emit(
-                events.StepFailed(
-                    given.at, step.id, given.attempt, outcome.message, delay, outcome.evidence
-                )
+                events.StepFailed(given.at, step.id, given.attempt, outcome.message, delay, outcome.evidence)
             )
         case Unknown() if state.state is StepState.RUNNING:
             draft.emit(events.StepUnknown(given.at, step.id, given.attempt, outcome.message))
@@ -200,9 +198,7 @@ def _undo_ended(draft: Draft, given: UndoEnded) -> None:
         case Succeeded():
             draft.emit(events.StepUndone(given.at, given.step, given.number, given.outcome.evidence))
         case Failed() | Unknown():
-            draft.emit(
-                events.StepUndoFailed(given.at, given.step, given.number, given.outcome.message)
-            )
+            draft.emit(events.StepUndoFailed(given.at, given.step, given.number, given.outcome.message))
         case _:
             assert_never(given.outcome)
 
@@ -273,5 +269,3 @@ def _busy_count(run: Run) -> int:
         for step in run.units[name].busy
         if run.units[name].steps[step].state in (StepState.RUNNING, StepState.UNKNOWN)
     )
-
-

@@ -13,7 +13,6 @@ from typing import Literal, Protocol, runtime_checkable
 
 from orchestrator.core.values import (
     Bytes,
-    ClusterRef,
     ComponentRef,
     HostRef,
     Json,

@@ -132,7 +132,7 @@ def start(plan: Plan, created: RunCreated, index: PlanIndex | None = None) -> Ru
     for name, steps in index.units.items():
         unmet = index.unmet[name]
         units[name] = UnitRun(
-            steps={step: _FRESH for step in steps},
+            steps=dict.fromkeys(steps, _FRESH),
             unmet=unmet,
             ready=tuple(step for step in steps if not unmet[step]),
         )

@@ -139,7 +139,8 @@ def _debts(run: Run) -> tuple[str, ...]:
     return tuple(
         step_id
         for step_id, step in run.plan.steps.items()
-        if step.best_effort and step.role is not Role.FENCE
+        if step.best_effort
+        and step.role is not Role.FENCE
         and run.step(step_id).state in (StepState.FAILED, StepState.UNDECIDED)
     )
 
@@ -207,7 +208,9 @@ def _abort_standstill(run: Run) -> Standstill | None:
         for step_id, state in unit.steps.items()
         if state.state is StepState.UNDO_FAILED
     ]
-    undoing = any(run.units[n].steps[s].state is StepState.UNDOING for n in run.active for s in run.units[n].busy)
+    undoing = any(
+        run.units[n].steps[s].state is StepState.UNDOING for n in run.active for s in run.units[n].busy
+    )
     if _in_flight(run) or undoing or (not failed and _left_to_undo(run)):
         return None
     leave = f"continuity abort {run.id} --leave-closed --reason TEXT"
@@ -245,7 +248,9 @@ def _settle_abort(draft: Draft) -> None:
         draft.emit(events.RunHeld(draft.at, still.causes, still.steps, still.choices))
         return
     run = draft.run
-    undoing = any(run.units[n].steps[s].state is StepState.UNDOING for n in run.active for s in run.units[n].busy)
+    undoing = any(
+        run.units[n].steps[s].state is StepState.UNDOING for n in run.active for s in run.units[n].busy
+    )
     if _in_flight(run) or undoing or (_left_to_undo(run) and not _only_failed_undo(run)):
         return
     outcome = "partial" if moved_groups(run) else "aborted"

@@ -247,18 +247,21 @@ def _accept(draft: Draft, verb: Accept) -> None:
     _needs(verb.reason, "accept", "--reason")
     if verb.gate == "loss":
         if verb.limit_ms is None:
-            raise RefusedError("accept: the loss is accepted up to a limit", ("--limit 10m", "--limit unknown"))
+            raise RefusedError(
+                "accept: the loss is accepted up to a limit", ("--limit 10m", "--limit unknown")
+            )
         if promoted(run):
             raise RefusedError("accept: the promotion was sent already; the loss stands as stated")
     else:
         step = _known_step(draft, verb.gate, "accept")
         if step.role is not Role.VERIFY or run.step(step.id).state is not S.FAILED:
-            open_gates = [
-                s for s in run.held_steps if run.plan.steps[s].role is Role.VERIFY
-            ]
+            open_gates = [s for s in run.held_steps if run.plan.steps[s].role is Role.VERIFY]
             raise RefusedError(
                 f"accept: {verb.gate} is no data gate that failed",
-                tuple(f"continuity accept {run.id} {gate} --by NAME --reason TEXT" for gate in ("loss", *open_gates)),
+                tuple(
+                    f"continuity accept {run.id} {gate} --by NAME --reason TEXT"
+                    for gate in ("loss", *open_gates)
+                ),
             )
     draft.emit(events.GateAccepted(verb.at, verb.gate, verb.by, verb.reason, verb.limit_ms))
 

@@ -123,7 +123,7 @@ class ThreadDispatcher:
         def work() -> None:
             try:
                 found = action.check(context)
-            except Exception as error:  # a check that breaks says nothing about the effect
+            except Exception as error:  # noqa: BLE001 - a check that breaks says nothing about the effect
                 found = Finding(FindingKind.CANNOT_TELL, _error_text(error))
             self._results.put(Checked(now(self.around.clock), order.step, order.attempt, order.number, found))
 
@@ -238,7 +238,7 @@ class ThreadDispatcher:
             context = self._context(run, step, 0, deadline, threading.Event())
             try:
                 self.actions.action(step.action.kind).load(context)
-            except Exception as error:  # the step itself will say it with its own evidence
+            except Exception as error:  # noqa: BLE001 - the step itself will say it with its own evidence
                 self.around.record(step.id, f"-- not warmed: {_error_text(error)}")
 
         threads = [threading.Thread(target=load, args=(step,), daemon=True) for step in steps]
@@ -260,7 +260,9 @@ def _one_per_arguments(steps: Iterable[Step]) -> list[Step]:
 def evidence_for(run: Run, step: Step) -> dict[str, Mapping[str, Json]]:
     """Evidence of the met steps of the same unit and of this step's needs, by step id."""
     unit = run.units[step.unit].steps
-    found = {name: state.evidence for name, state in unit.items() if state.evidence and state.state in SATISFIED}
+    found = {
+        name: state.evidence for name, state in unit.items() if state.evidence and state.state in SATISFIED
+    }
     for need in step.needs:
         found[need] = run.step(need).evidence
     return found
@@ -269,7 +271,7 @@ def evidence_for(run: Run, step: Step) -> dict[str, Mapping[str, Json]]:
 def _guarded(call: Callable[[], Outcome], mutates: bool) -> Outcome:
     try:
         return call()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - becomes the outcome
         text = _error_text(error)
         return Unknown(text) if mutates else Failed(text, retryable=True)
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from orchestrator.core.log import GENESIS, Append, Recorded, link
 from orchestrator.errors import ConflictError, JournalError
 from orchestrator.stores.codec import EVENT_SCHEMA, encode
-from orchestrator.core.log import GENESIS, Append, Recorded, link
 
 
 class MemoryStore:

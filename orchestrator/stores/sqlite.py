@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.core.events import Event
+from orchestrator.core.log import GENESIS, Append, Recorded, link
 from orchestrator.errors import ConflictError, JournalError
 from orchestrator.stores.codec import EVENT_SCHEMA, decode, encode
-from orchestrator.core.log import GENESIS, Append, Recorded, link
 
 BUSY_TIMEOUT_SECONDS = 10.0
 
@@ -86,7 +86,7 @@ class SqliteStore:
 
     def _write(self, db: sqlite3.Connection, appends: Sequence[Append]) -> int:
         row = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-        seq, last = row if row else (0, GENESIS)
+        seq, last = row or (0, GENESIS)
         rows = []
         for append in appends:
             actual = self._last(db, append.stream)
@@ -118,7 +118,8 @@ class SqliteStore:
 
     def read_all(self, after_seq: int = 0) -> list[Recorded]:
         rows = self._db.execute(
-            "SELECT seq, stream, stream_seq, kind, body, hash FROM events WHERE seq>? ORDER BY seq", (after_seq,)
+            "SELECT seq, stream, stream_seq, kind, body, hash FROM events WHERE seq>? ORDER BY seq",
+            (after_seq,),
         )
         return [_recorded(row) for row in rows]
 
@@ -171,5 +172,3 @@ def _recorded(row: tuple[int, str, int, str, str, str]) -> Recorded:
 
 def _decoded(kind: str, body: str) -> Event:
     return decode(kind, body)
-
-

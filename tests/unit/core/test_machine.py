@@ -350,7 +350,9 @@ def test_retries_follow_the_policy_and_then_people_are_asked() -> None:
 
 
 def test_a_failure_blocks_its_dependents_only() -> None:
-    plan = a_plan(a_step("a/one"), a_step("a/two", needs=("a/one",)), a_step("b/one"), a_step("b/two", needs=("b/one",)))
+    plan = a_plan(
+        a_step("a/one"), a_step("a/two", needs=("a/one",)), a_step("b/one"), a_step("b/two", needs=("b/one",))
+    )
     story = Story(plan)
     story.tell(driver(0))
     story.proceed()
@@ -382,7 +384,9 @@ def test_abort_before_promotion_undoes_in_reverse_and_ends_with_one_writer() -> 
     undos = {order.step for order in orders(story.run) if isinstance(order, UndoStep)}
     assert undos == {"db/stop", "db/close"}
     for step in undos:
-        story.tell(UndoEnded(at(story.tick()), step, story.run.step(step).number, Succeeded({"writes": True})))
+        story.tell(
+            UndoEnded(at(story.tick()), step, story.run.step(step).number, Succeeded({"writes": True}))
+        )
     assert story.run.state is RunState.ABORTED
 
 
@@ -438,7 +442,11 @@ def test_skip_and_mark_done_never_satisfy_the_steps_of_the_promotion() -> None:
 
 
 def test_best_effort_failures_are_debts_and_hold_nothing() -> None:
-    plan = a_plan(a_step("a/one"), a_step("b/one", best_effort=True), a_step("b/two", needs=("b/one",), best_effort=True))
+    plan = a_plan(
+        a_step("a/one"),
+        a_step("b/one", best_effort=True),
+        a_step("b/two", needs=("b/one",), best_effort=True),
+    )
     story = Story(plan)
     story.tell(driver(0))
     story.proceed()

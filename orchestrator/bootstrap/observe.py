@@ -1,0 +1,210 @@
+"""Decides what people are shown of the world before they confirm, and what `--live` adds to a plan.
+
+Observations come from the plan's own read-only preflight steps; they are dated, bounded, never part
+of a digest, and change nothing but this: a split brain that is seen is written into the log.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.core.events import GroupConflictSeen
+from orchestrator.core.model import Operation, Stage
+from orchestrator.core.outcomes import Failed, Succeeded
+from orchestrator.core.plan import Plan, Step
+from orchestrator.core.run import Run
+from orchestrator.core.values import Json, duration_text, size_text
+from orchestrator.engine.clock import now
+from orchestrator.engine.journal import moment, utc_text
+
+if TYPE_CHECKING:
+    from orchestrator.bootstrap.app import App
+
+OBSERVE_SECONDS = 2.0
+INSPECT = "postgresql.inspect"
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What is shown before the typed confirmation. ``is_source_healthy``: it answers and writes."""
+
+    text: str
+    is_source_healthy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    document: dict[str, Any]
+    text: str
+
+
+def confirmation(run: Run) -> Confirmation:
+    """The services, whose they are and under which law, and the loss to be expected now."""
+    plan = run.plan
+    lines = [f"{plan.operation}: {plan.source or 'the old side'} → {plan.target}, plan {plan.digest[:12]}"]
+    for facts in plan.services.values():
+        law = f"; {facts.legal_basis}" if facts.legal_basis else ""
+        goals = f"RTO {duration_text(facts.rto_ms)}, RPO {duration_text(facts.rpo_ms)}"
+        lines.append(f"  {facts.name} (tier {facts.tier}, {facts.owner}{law}): {goals}")
+    evidence = inspections(run)
+    healthy = False
+    for unit, found in evidence.items():
+        lines += [f"  {line}" for line in describe(unit, found, plan)]
+        source = _site(found, plan.source)
+        healthy = healthy or (bool(source.get("reachable")) and source.get("serves_writes") is True)
+        if plan.operation is Operation.FAILOVER:
+            lines.append(f"  {unit}: expected loss now: {expected_loss_text(found, plan, run)}")
+    return Confirmation("\n".join(lines), healthy)
+
+
+def inspections(run: Run) -> dict[str, Mapping[str, Json]]:
+    """Evidence of the run's inspection steps by unit."""
+    return {
+        step.unit: run.step(step.id).evidence
+        for step in run.plan.steps.values()
+        if step.action.kind == INSPECT and run.step(step.id).evidence
+    }
+
+
+def _site(found: Mapping[str, Json], site: str) -> Mapping[str, Any]:
+    sites = found.get("sites")
+    value = sites.get(site) if isinstance(sites, Mapping) else None
+    return value if isinstance(value, Mapping) else {}
+
+
+def describe(unit: str, found: Mapping[str, Json], plan: Plan) -> list[str]:
+    """One line per site of what an inspection saw, and its findings with the command that mends each."""
+    lines = []
+    for site in (plan.source, plan.target):
+        if not site:
+            continue
+        seen = _site(found, site)
+        if not seen.get("reachable"):
+            lines.append(f"{unit} at {site}: does not answer ({seen.get('error') or 'no answer'})")
+            continue
+        writers = seen.get("writers") or {}
+        epochs = ", ".join(f"{db}: epoch {w['epoch']} of {w['site']}" for db, w in sorted(writers.items()))
+        lines.append(f"{unit} at {site}: {seen.get('role')}, timeline {seen.get('timeline')}; {epochs}")
+    findings = found.get("findings")
+    for finding in findings if isinstance(findings, list | tuple) else ():
+        if isinstance(finding, Mapping):
+            mend = f" — {finding['mend']}" if finding.get("mend") else ""
+            lines.append(f"{unit}: finding: {finding.get('text')}{mend}")
+    return lines
+
+
+def expected_loss_text(found: Mapping[str, Json], plan: Plan, run: Run) -> str:
+    """The loss that a failover would state now: an expectation; the run measures it after the fence."""
+    target = _site(found, plan.target)
+    writers = target.get("writers") or {}
+    if writers and all(w.get("durability") == "remote" for w in writers.values()):
+        return "0 (every acknowledged commit waited for the embassy)"
+    last = target.get("last_commit_ns")
+    if not isinstance(last, int) or target.get("heartbeat_ns") is None:
+        return "unknown (no heartbeat from home)"
+    age_ms = max(0, (run.last.utc_ns - last) // 1_000_000)
+    home = _site(found, plan.source)
+    behind = ""
+    if home.get("lsn") and target.get("receive_lsn"):
+        from orchestrator.core.loss import lsn_number
+
+        behind = f", {size_text(max(0, lsn_number(home['lsn']) - lsn_number(target['receive_lsn'])))} behind"
+    return f"up to {duration_text(age_ms)} (last commit present at {utc_text(last)}{behind})"
+
+
+# --- without a run ----------------------------------------------------------------------------
+
+
+def observe(app: App, plan: Plan) -> dict[str, Any]:
+    """Run the plan's preflight steps now, without a run: dated facts, at most OBSERVE_SECONDS."""
+    steps = [step for step in plan.steps.values() if step.stage is Stage.PREFLIGHT]
+    found = _perform(app, plan, steps)
+    return {"at": moment(now(app.clock)), "steps": found, "lines": _lines(plan, found)}
+
+
+def _lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for step_id, seen in found.items():
+        step = plan.steps[step_id]
+        evidence = seen.get("evidence") or {}
+        if step.action.kind == INSPECT and evidence:
+            lines += describe(step.unit, evidence, plan)
+        else:
+            lines.append(
+                f"{step_id}: {seen['result']}{': ' + seen['message'] if seen.get('message') else ''}"
+            )
+    return lines
+
+
+def _perform(app: App, plan: Plan, steps: list[Step]) -> dict[str, Any]:
+    """Execute read-only steps outside any run, side by side, each bounded."""
+    from orchestrator.bootstrap.operations import surroundings
+    from orchestrator.ports import Context
+
+    around = surroundings(app)
+    deadline = app.clock.monotonic() + OBSERVE_SECONDS
+    results: dict[str, Any] = {step.id: {"result": "no answer in time"} for step in steps}
+
+    def look(step: Step) -> None:
+        context: Context[Any] = Context(
+            params=app.catalog.parse(step.action.kind, step.action.arguments), parts=plan.parts,
+            operation=plan.operation, run="observe", step=step.id, attempt=f"observe/{step.id}/1",
+            deadline=deadline, evidence={}, resources=around.resources, secrets=around.secrets,
+            hosts=around.hosts, clock=around.clock,
+        )  # fmt: skip
+        outcome = app.catalog.action(step.action.kind).execute(context)
+        if isinstance(outcome, Succeeded):
+            results[step.id] = {"result": "ok", "evidence": outcome.evidence}
+        elif isinstance(outcome, Failed):
+            results[step.id] = {"result": "failed", "message": outcome.message, "evidence": outcome.evidence}
+        else:
+            results[step.id] = {"result": "unknown", "message": outcome.message}
+
+    threads = [
+        threading.Thread(target=look, args=(step,), daemon=True) for step in steps if not step.action.mutates
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline + 0.5 - app.clock.monotonic()))
+    return results
+
+
+def look_for_conflicts(app: App) -> Seen:
+    """Ask every cluster's sites now. Two sites that take writes are a split brain, and journalled."""
+    document: dict[str, Any] = {"at": moment(now(app.clock)), "clusters": {}}
+    lines = [f"asked at {document['at']}:"]
+    for unit, (group, found) in evidence_now(app).items():
+        document["clusters"][unit] = found
+        for site, seen in (found.get("sites") or {}).items():
+            state = seen.get("role", "unknown") if seen.get("reachable") else "does not answer"
+            lines.append(f"  {unit} at {site}: {state}")
+        writers = [s for s, seen in (found.get("sites") or {}).items() if seen.get("serves_writes")]
+        if len(writers) > 1:
+            lines.append(f"  {unit}: SPLIT BRAIN: {' and '.join(writers)} take writes")
+            _journal_conflict(app, group, unit, writers)
+    return Seen(document, "\n".join(lines))
+
+
+def _journal_conflict(app: App, group: str, unit: str, writers: list[str]) -> None:
+    at = now(app.clock)
+    evidence: dict[str, Json] = {"cluster": unit, "writers": list(writers)}
+    app.journal.append_group(
+        group,
+        lambda state: None if state.conflict or not state.adopted else GroupConflictSeen(at, group, evidence),
+    )
+
+
+def evidence_now(app: App) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Cluster → (its group, what its sites say now), through ``postgresql.inspect``."""
+    from orchestrator.bootstrap.inspection import inspection_plan
+
+    plan = inspection_plan(app)
+    found = _perform(app, plan, list(plan.steps.values()))
+    return {
+        step.unit: (step.group, found[step.id].get("evidence") or {"sites": {}})
+        for step in plan.steps.values()
+    }

@@ -1,0 +1,189 @@
+"""Decides how a command plans, begins and drives a run; the CLI and the lab's demo share it.
+
+It asks nobody anything: what people must say is passed in. A driver holds the run's lock for as
+long as it drives, and nothing else may.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orchestrator import __version__
+from orchestrator.bootstrap.app import App, plan_to_text
+from orchestrator.core.events import RunCreated
+from orchestrator.core.inputs import Authorise, DriverStarted, Verb
+from orchestrator.core.model import Operation
+from orchestrator.core.plan import PLAN_SCHEMA, Plan
+from orchestrator.core.run import Run
+from orchestrator.core.states import RunState
+from orchestrator.engine import lock
+from orchestrator.engine.clock import now
+from orchestrator.engine.journal import Journal, Tracked
+from orchestrator.engine.loop import come_up, drive
+from orchestrator.errors import RefusedError
+from orchestrator.settings import boot_id, machine
+
+if TYPE_CHECKING:
+    from orchestrator.engine.dispatch import Surroundings, ThreadDispatcher
+
+ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
+RUN_NAME_LENGTH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What people ask for: an operation, of which services (empty: all), to which site."""
+
+    operation: Operation
+    services: tuple[str, ...] = ()
+    target: str | None = None
+    leave: Mapping[str, str] = field(default_factory=dict)
+
+
+def plan_operation(app: App, wish: Wish) -> tuple[Plan, tuple[str, ...]]:
+    """Compile a plan from the estate and the groups' present states. Opens no socket."""
+    from orchestrator.planning.compile import compile_plan
+
+    loaded = app.loaded
+    states = app.journal.groups() if app.has_log else {}
+    compiled = compile_plan(
+        loaded.estate,
+        loaded.runbooks,
+        wish.operation,
+        target=wish.target,
+        services=wish.services,
+        states=states,
+        catalog=app.catalog,
+        leave=wish.leave,
+        file_digests=tuple(sorted(loaded.files.items())),
+    )
+    return compiled.plan, compiled.notes
+
+
+def begin(app: App, plan: Plan, by: str, reason: str = "") -> Tracked:
+    """Create the run and claim its groups. RefusedError if somebody else holds one."""
+    moment = now(app.clock)
+    run_id = _run_name(app.journal, plan.operation)
+    created = RunCreated(moment, run_id, plan.operation, plan.digest, by, machine(), reason)
+    return app.journal.create(plan, plan_to_text(plan), created)
+
+
+def _run_name(journal: Journal, operation: Operation) -> str:
+    """Short enough to be typed at night and to stand in a session's name."""
+    taken = set(journal.runs())
+    while True:
+        name = f"{operation}-" + "".join(secrets.choice(ALPHABET) for _ in range(RUN_NAME_LENGTH))
+        if name not in taken:
+            return name
+
+
+@dataclass(slots=True)
+class Driver:
+    """This process as the driver of one run; make one through ``driving``."""
+
+    app: App
+    tracked: Tracked
+    dispatcher: ThreadDispatcher
+
+    @property
+    def run(self) -> Run:
+        return self.tracked.run
+
+    def go(self, may_leave: Callable[[Run], bool] | None = None) -> Run:
+        """Drive until the run is over or waits for people."""
+        return drive(self.app.journal, self.tracked, self.dispatcher, self.app.clock, may_leave)
+
+    def tell(self, verb: Verb) -> Run:
+        """Submit a verb of the person at this terminal."""
+        self.app.journal.submit(self.tracked, verb)
+        return self.run
+
+    def authorise(self, by: str, accepted_loss_ms: int, method: str) -> Run:
+        """The order: from here the clock of RTO figures runs."""
+        digest = self.run.plan.digest
+        return self.tell(Authorise(now(self.app.clock), by, digest, accepted_loss_ms, method))
+
+
+@contextmanager
+def driving(app: App, tracked: Tracked) -> Iterator[Driver]:
+    """Become the driver of a run: take its lock, append ``driver.started``, warm what is needed."""
+    _must_be_runnable(app, tracked.run.plan)
+    folder = app.settings.log_folder
+    lock.acquire(folder, tracked.run.id)
+    try:
+        app.journal.refresh(tracked)
+        dispatcher = _dispatcher(app)
+        incarnation = secrets.token_hex(8)
+        come_up(
+            app.journal,
+            tracked,
+            DriverStarted(now(app.clock), incarnation, os.getpid(), boot_id(), machine(), __version__),
+        )
+        dispatcher.warm(tracked.run)
+        yield Driver(app, tracked, dispatcher)
+    finally:
+        lock.release(folder, tracked.run.id)
+
+
+def surroundings(app: App) -> Surroundings:
+    """What attempts of this process may use: sessions, secrets, hosts, the clock."""
+    from orchestrator.bootstrap.secrets import FolderSecrets
+    from orchestrator.drivers.hosts import LocalHosts
+    from orchestrator.engine.dispatch import Surroundings
+    from orchestrator.engine.resources import SharedResources
+
+    secrets_folder = app.settings.folder / "secrets"
+    return Surroundings(SharedResources(), FolderSecrets(secrets_folder), LocalHosts(), app.clock)
+
+
+def _dispatcher(app: App) -> ThreadDispatcher:
+    from orchestrator.engine.dispatch import ThreadDispatcher
+
+    return ThreadDispatcher(app.catalog, surroundings(app))
+
+
+def _must_be_runnable(app: App, plan: Plan) -> None:
+    """A program drives a run only if the plan's schema and each action's version equal its own."""
+    if plan.schema != PLAN_SCHEMA:
+        raise RefusedError(
+            f"this run's plan has schema {plan.schema}, this program ({__version__}) drives {PLAN_SCHEMA}; "
+            "install the version that made it",
+            ("continuity status", "continuity report", "continuity abort"),
+        )
+    for step in plan.steps.values():
+        version = app.catalog.action(step.action.kind).version
+        if version != step.action.kind_version:
+            raise RefusedError(
+                f"{step.id}: the plan was made for version {step.action.kind_version} of "
+                f"{step.action.kind}, this program ({__version__}) has {version}; install the one that made it",
+                ("continuity status", "continuity report", "continuity abort"),
+            )
+
+
+def open_run(journal: Journal, name: str | None) -> str:
+    """The run people mean: the named one, else the only one that is not over, else the last."""
+    if name is not None:
+        return name
+    held = list(dict.fromkeys(state.claim for state in journal.groups().values() if state.claim))
+    if len(held) == 1:
+        return held[0]
+    if held:
+        raise RefusedError("several runs are open; name one", tuple(held))
+    runs = journal.runs()
+    if not runs:
+        raise RefusedError("this log holds no run yet", ("continuity plan failover",))
+    return runs[-1]
+
+
+def strictest_rpo_ms(plan: Plan, services: Sequence[str] = ()) -> int:
+    """What ``--yes`` may accept at most: the smallest RPO of the plan's services, 0 without any."""
+    return min((facts.rpo_ms for facts in plan.services.values()), default=0)
+
+
+def waits_for_confirmation(run: Run) -> bool:
+    return run.state is RunState.READY

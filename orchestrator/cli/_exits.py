@@ -1,0 +1,67 @@
+"""Decides the exit codes, and how an error becomes a message and a code. Documented in the README.
+
+0 done · 1 bug · 2 input · 3 refused · 4 held · 5 aborted or undone · 6 partial
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Callable
+
+from orchestrator.core.states import RunState
+from orchestrator.errors import ContinuityError, InputError, InvariantBroken, JournalError, RefusedError
+
+DONE, BUG, INPUT, REFUSED, HELD, ABORTED, PARTIAL = range(7)
+
+OF_RUN = {
+    RunState.DONE: DONE,
+    RunState.PARTIAL: PARTIAL,
+    RunState.ABORTED: ABORTED,
+}
+"""Every other state of a run that a command leaves behind waits for people: HELD."""
+
+
+def of_run(state: RunState) -> int:
+    return OF_RUN.get(state, HELD)
+
+
+def guarded(call: Callable[[], None]) -> int:
+    """Run a command; turn what it raises into one message on stderr and an exit code."""
+    try:
+        call()
+    except InputError as error:
+        return _say("input", INPUT, str(error), ())
+    except RefusedError as error:
+        return _say("refused", REFUSED, error.message, error.instead)
+    except JournalError as error:
+        return _say("the log cannot be used; nothing was changed", REFUSED, str(error), ())
+    except InvariantBroken as error:
+        return _say("bug: an invariant broke; the run is stopped with its state saved", BUG, str(error), ())
+    except ContinuityError as error:
+        return _say("refused", REFUSED, str(error), ())
+    except KeyboardInterrupt:
+        return _say(
+            "stopped", 130, "this process no longer drives; the log keeps every fact", ("continuity status",)
+        )
+    except BrokenPipeError:
+        return DONE
+    return DONE
+
+
+def _say(kind: str, code: int, message: str, instead: tuple[str, ...]) -> int:
+    if _wants_json():
+        body = {"schema": "continuity/error/v1", "error": kind, "message": message, "instead": list(instead)}
+        print(json.dumps(body | {"exit_code": code}))
+    print(f"continuity: {kind}: {message}", file=sys.stderr)
+    for command in instead:
+        print(f"    {command}", file=sys.stderr)
+    return code
+
+
+def _wants_json() -> bool:
+    words = sys.argv
+    return "--output=json" in words or any(
+        a in ("--output", "-o") and b == "json" for a, b in itertools.pairwise(words)
+    )

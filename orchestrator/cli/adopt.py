@@ -1,0 +1,121 @@
+"""``continuity adopt``, ``resolve`` and ``epoch``: what people confirm about groups outside runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli._output import ByOption, EstateOption, Output, OutputOption, emit, say, table
+from orchestrator.cli.verbs import who
+from orchestrator.errors import RefusedError
+
+epoch_app = typer.Typer(no_args_is_help=True, help="The writer epoch that each database carries.")
+
+
+def register(app: typer.Typer) -> None:
+    app.command("adopt")(adopt)
+    app.command("resolve")(resolve)
+    app.add_typer(epoch_app, name="epoch")
+
+
+def adopt(
+    group: Annotated[list[str] | None, typer.Argument(help="Groups; or --all.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every group of the estate.")] = False,
+    active: Annotated[
+        str | None, typer.Option("--active", help="The site that writes, if the evidence cannot say.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    by: ByOption = None,
+    estate: EstateOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show what the reachable sites say about a group and, confirmed, write it as the log's first fact.
+
+    Examples:
+
+      continuity adopt --all
+      continuity adopt registers --active embassy --by "A. Tamm"
+    """
+    from orchestrator.bootstrap import adoption
+    from orchestrator.bootstrap.app import open_app
+    from orchestrator.reports.state import group_document
+
+    app = open_app(estate)
+    wanted = adoption.groups_of(app) if every else list(group or ())
+    if not wanted:
+        raise RefusedError(
+            "name a group, or --all", tuple(f"continuity adopt {g}" for g in adoption.groups_of(app))
+        )
+    conclusions = adoption.conclude(app, wanted)
+    for c in conclusions:
+        say(f"{c.group}: active {active or c.active or '?'}, epoch {max(1, c.epoch)}, {c.protection}")
+        for doubt in c.doubts:
+            say(f"  doubt: {doubt}")
+    if not yes and not _agreed("adopt"):
+        raise RefusedError("not confirmed: nothing was written")
+    states = [adoption.adopt(app, c, who(by), active) for c in conclusions]
+    documents = [group_document(state) for state in states]
+    rows = [[d["name"], d["label"], f"epoch {d['epoch']}"] for d in documents]
+    emit(output, "continuity/groups/v1", {"groups": documents}, table(rows))
+
+
+def resolve(
+    group: str,
+    keep: Annotated[str, typer.Option("--keep", help="The site whose history stands.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; stands in the record.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    by: ByOption = None,
+    estate: EstateOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """End a split brain: list what differs by table and key, and decide whose history stands.
+
+    The other side's data directory is kept whole when it is next rejoined.
+
+    Example: continuity resolve registers --keep embassy --reason "home was declared lost"
+    """
+    from orchestrator.bootstrap import adoption
+    from orchestrator.bootstrap.app import open_app
+    from orchestrator.bootstrap.divergence import diverged_rows
+    from orchestrator.reports.state import group_document
+
+    app = open_app(estate)
+    found = diverged_rows(app, group, keep)
+    for line in found.lines:
+        say(line)
+    if not yes and not _agreed(f"keep {keep}"):
+        raise RefusedError("not confirmed: nothing was written")
+    state = adoption.resolve(app, group, keep, who(by), reason, found.evidence)
+    document = group_document(state)
+    say("next: continuity reprotect")
+    body = {"group": document, "diverged": found.evidence, "list": found.path}
+    emit(output, "continuity/resolved/v1", body, f"{document['name']}: {document['label']}")
+
+
+@epoch_app.command("install")
+def install(
+    cluster: Annotated[str, typer.Argument(help="The cluster; its active site must be home.")],
+    estate: EstateOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Make the epoch row, the canary and the heartbeat in each database that a service uses.
+
+    Example: continuity epoch install registers-db
+    """
+    from orchestrator.bootstrap.app import open_app
+    from orchestrator.bootstrap.epochs import install_epochs
+
+    rows = install_epochs(open_app(estate), cluster)
+    emit(output, "continuity/epoch/v1", {"cluster": cluster, "databases": rows},
+         table([[name, f"epoch {row['epoch']} of {row['site']}, durability {row['durability']}"] for name, row in rows.items()]))  # fmt: skip
+
+
+def _agreed(phrase: str) -> bool:
+    if not sys.stdin.isatty():
+        raise RefusedError(
+            "this needs a typed confirmation, and there is no terminal to ask on", ("… --yes",)
+        )
+    print(f"Type '{phrase}' to go on: ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip() == phrase

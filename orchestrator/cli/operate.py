@@ -1,0 +1,296 @@
+"""``continuity failover | switchover | failback | reprotect | resume``: begin a run, or take one up."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli import _exits
+from orchestrator.cli._output import ByOption, EstateOption, Output, OutputOption, RunArgument, emit, say
+from orchestrator.cli.plan import LeaveOption, ServiceOption, ToOption, leave_reasons, show
+from orchestrator.cli.verbs import loss_limit_ms, who
+from orchestrator.core.inputs import LOSS_UNKNOWN, Abort, Resume
+from orchestrator.core.model import Operation
+from orchestrator.core.run import Run
+from orchestrator.core.states import RunState
+from orchestrator.errors import RefusedError
+
+if TYPE_CHECKING:
+    from orchestrator.bootstrap.app import App
+    from orchestrator.bootstrap.operations import Driver
+
+YesOption = Annotated[
+    bool, typer.Option("--yes", "-y", help="Confirm without asking; accepts a loss within the RPO only.")
+]
+AcceptLossOption = Annotated[
+    str | None, typer.Option("--accept-loss", help="Accept this much loss: 30s, 10m, 0 or unknown.")
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print the plan (as `continuity plan` does) and end.")
+]
+HealthyOption = Annotated[
+    bool, typer.Option("--even-if-healthy", help="Go on although the site to be left answers and serves.")
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why this run; stands in the record.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What a command may say in advance of being asked."""
+
+    by: str
+    is_confirmed: bool
+    accept_loss: str | None
+    even_if_healthy: bool
+    output: Output
+
+
+def register(app: typer.Typer) -> None:
+    app.command("failover")(failover)
+    app.command("switchover")(switchover)
+    app.command("failback")(failback)
+    app.command("reprotect")(reprotect)
+    app.command("resume")(resume)
+
+
+def failover(
+    service: ServiceOption = None, to: ToOption = None, leave: LeaveOption = None,
+    yes: YesOption = False, accept_loss: AcceptLossOption = None, even_if_healthy: HealthyOption = False,
+    dry_run: DryRunOption = False, by: ByOption = None, reason: ReasonOption = "",
+    estate: EstateOption = None, output: OutputOption = Output.TEXT,
+) -> None:  # fmt: skip
+    """Bring services up at the embassy when home is lost.
+
+    Fences home as far as it can be reached, states the data loss and asks you to accept it, promotes
+    the replica, opens it to citizens, and proves from outside that it serves.
+
+    Examples:
+
+      continuity failover --dry-run
+      continuity failover
+      continuity failover --yes --accept-loss 10m --reason "home destroyed"
+    """
+    flags = Flags(who(by), yes, accept_loss, even_if_healthy, output)
+    _operate(Operation.FAILOVER, service, to, leave, flags, dry_run, reason, estate)
+
+
+def switchover(
+    service: ServiceOption = None, to: ToOption = None, leave: LeaveOption = None,
+    yes: YesOption = False, dry_run: DryRunOption = False, by: ByOption = None, reason: ReasonOption = "",
+    estate: EstateOption = None, output: OutputOption = Output.TEXT,
+) -> None:  # fmt: skip
+    """Move services to the other site as planned, with nothing lost and no request failed.
+
+    Example: continuity switchover --service population-register
+    """
+    flags = Flags(who(by), yes, "0", True, output)
+    _operate(Operation.SWITCHOVER, service, to, leave, flags, dry_run, reason, estate)
+
+
+def failback(
+    service: ServiceOption = None, to: ToOption = None, leave: LeaveOption = None,
+    yes: YesOption = False, dry_run: DryRunOption = False, by: ByOption = None, reason: ReasonOption = "",
+    estate: EstateOption = None, output: OutputOption = Output.TEXT,
+) -> None:  # fmt: skip
+    """Take services home: home first follows the embassy, then a planned switch with nothing lost.
+
+    Example: continuity failback
+    """
+    flags = Flags(who(by), yes, "0", True, output)
+    _operate(Operation.FAILBACK, service, to, leave, flags, dry_run, reason, estate)
+
+
+def reprotect(
+    service: ServiceOption = None, leave: LeaveOption = None,
+    yes: YesOption = False, dry_run: DryRunOption = False, by: ByOption = None, reason: ReasonOption = "",
+    estate: EstateOption = None, output: OutputOption = Output.TEXT,
+) -> None:  # fmt: skip
+    """Let the old side follow the active one again, so that the services are protected.
+
+    Example: continuity reprotect
+    """
+    flags = Flags(who(by), yes, "0", True, output)
+    _operate(Operation.REPROTECT, service, None, leave, flags, dry_run, reason, estate)
+
+
+def resume(
+    run: RunArgument = None, yes: YesOption = False, accept_loss: AcceptLossOption = None,
+    even_if_healthy: HealthyOption = False, by: ByOption = None,
+    estate: EstateOption = None, output: OutputOption = Output.TEXT,
+) -> None:  # fmt: skip
+    """Go on with a run that was paused, is held, or lost its driver; this process then drives it.
+
+    What the last driver left running is looked at first, never simply run again.
+
+    Examples:
+
+      continuity resume
+      continuity resume failover-7k3q --yes
+    """
+    from orchestrator.bootstrap.app import open_app
+    from orchestrator.bootstrap.operations import driving, open_run
+    from orchestrator.engine import lock
+    from orchestrator.engine.clock import now
+
+    flags = Flags(who(by), yes, accept_loss, even_if_healthy, output)
+    app = open_app(estate)
+    tracked = app.journal.load(open_run(app.journal, run))
+    if tracked.run.is_final:
+        raise RefusedError(
+            f"{tracked.run.id} is over: {tracked.run.state}", (f"continuity report {tracked.run.id}",)
+        )
+    pid = lock.driver_pid(app.settings.log_folder, tracked.run.id)
+    if pid:
+        app.journal.submit(tracked, Resume(now(app.clock), flags.by, loss_limit_ms(accept_loss)))
+        say(
+            f"{tracked.run.id} is driven by process {pid}; it goes on there: continuity watch {tracked.run.id}"
+        )
+        raise typer.Exit(_exits.DONE)
+    _must_be_able_to_ask(flags)
+    with _progress(app), driving(app, tracked) as driver:
+        if driver.run.authorised and driver.run.state is not RunState.ABORTING:
+            accepted = _accept_again(driver, flags)
+            driver.tell(Resume(now(app.clock), flags.by, accepted))
+        elif driver.run.state is RunState.PAUSED:
+            driver.tell(Resume(now(app.clock), flags.by))
+        code = _conduct(app, driver, flags)
+    raise typer.Exit(code)
+
+
+def _operate(
+    operation: Operation, service: list[str] | None, to: str | None, leave: list[str] | None,
+    flags: Flags, dry_run: bool, reason: str, estate: str | None,
+) -> None:  # fmt: skip
+    from orchestrator.bootstrap.app import open_app
+    from orchestrator.bootstrap.operations import Wish, begin, driving, plan_operation
+
+    app = open_app(estate)
+    made, notes = plan_operation(app, Wish(operation, tuple(service or ()), to, leave_reasons(leave)))
+    if dry_run:
+        show(app, made, notes, flags.output)
+        return
+    _must_be_able_to_ask(flags)
+    for note in notes:
+        say(note)
+    with _progress(app):
+        tracked = begin(app, made, flags.by, reason)
+        say(f"{tracked.run.id}: preflight; from another terminal: continuity watch {tracked.run.id}")
+        with driving(app, tracked) as driver:
+            code = _conduct(app, driver, flags)
+    raise typer.Exit(code)
+
+
+def _must_be_able_to_ask(flags: Flags) -> None:
+    if not flags.is_confirmed and not sys.stdin.isatty():
+        raise RefusedError(
+            "a run needs a typed confirmation, and there is no terminal to ask on", ("… --yes", "… --dry-run")
+        )
+    loss_limit_ms(flags.accept_loss)
+
+
+def _conduct(app: App, driver: Driver, flags: Flags) -> int:
+    """Drive to the end, asking people where the run waits for them. Returns the exit code."""
+    on_terminal = sys.stdin.isatty() and not flags.is_confirmed
+    while True:
+        run = driver.go(lambda run: run.state is RunState.READY or not on_terminal)
+        if run.state is RunState.READY:
+            _confirm(app, driver, flags)
+            continue
+        break
+    _show_end(app, driver.run, flags.output)
+    return _exits.of_run(driver.run.state)
+
+
+def _confirm(app: App, driver: Driver, flags: Flags) -> None:
+    """Show the loss about to be accepted and take the typed confirmation; refusing undoes the run."""
+    from orchestrator.bootstrap.observe import confirmation
+    from orchestrator.bootstrap.operations import strictest_rpo_ms
+    from orchestrator.engine.clock import now
+
+    run = driver.run
+    shown = confirmation(run)
+    if run.plan.operation is Operation.FAILOVER and shown.is_source_healthy and not flags.even_if_healthy:
+        say(shown.text)
+        driver.tell(Abort(now(app.clock), flags.by, f"{run.plan.source} is healthy"))
+        raise RefusedError(
+            f"{run.plan.source} answers and serves: a planned move loses nothing",
+            ("continuity switchover", "continuity failover --even-if-healthy"),
+        )
+    limit = loss_limit_ms(flags.accept_loss)
+    if limit is None:
+        limit = strictest_rpo_ms(run.plan)
+    if flags.is_confirmed:
+        driver.authorise(flags.by, limit, "--yes")
+        return
+    phrase = f"{run.plan.operation} {run.plan.target}"
+    say(shown.text)
+    say(_accepting(limit))
+    if not _typed(phrase):
+        driver.tell(Abort(now(app.clock), flags.by, "not confirmed"))
+        raise RefusedError("not confirmed: nothing was changed")
+    driver.authorise(flags.by, limit, "typed")
+
+
+def _accepting(limit: int) -> str:
+    from orchestrator.core.values import duration_text
+
+    amount = (
+        "a loss that nobody can bound"
+        if limit == LOSS_UNKNOWN
+        else f"at most {duration_text(limit)} of data loss"
+    )
+    return f"By confirming you accept {amount}; if more is found, the run holds and asks again."
+
+
+def _typed(phrase: str) -> bool:
+    print(f"Type '{phrase}' to go on: ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip() == phrase
+
+
+def _accept_again(driver: Driver, flags: Flags) -> int | None:
+    """A crash or a pause voids the accepted loss until a promotion was sent: ask for it again."""
+    from orchestrator.bootstrap.operations import strictest_rpo_ms
+    from orchestrator.core.fold import promoted
+
+    run = driver.run
+    if promoted(run):
+        return None
+    limit = loss_limit_ms(flags.accept_loss)
+    limit = strictest_rpo_ms(run.plan) if limit is None else limit
+    if not flags.is_confirmed:
+        say(_accepting(limit))
+        if not _typed(f"resume {run.id}"):
+            raise RefusedError("not confirmed: the run stays as it is", (f"continuity resume {run.id}",))
+    return limit
+
+
+def _show_end(app: App, run: Run, output: Output) -> None:
+    from orchestrator.reports.record import record, record_text
+    from orchestrator.reports.state import run_document, run_text
+
+    if run.is_final:
+        document = record(app.journal, run.id)
+        schema = document.pop("schema")
+        emit(output, schema, document, record_text(document, run))
+        return
+    emit(output, "continuity/run/v1", run_document(run, 0), run_text(run, 0))
+
+
+class _progress:  # noqa: N801 - used like a function
+    """Tell people on stderr what goes on, from a thread of its own, while the block runs."""
+
+    def __init__(self, app: App) -> None:
+        from orchestrator.cli._progress import Progress
+        from orchestrator.engine.observe import Aside
+
+        self._aside = Aside(Progress())
+        app.listeners.append(self._aside)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self._aside.close()

@@ -1,0 +1,34 @@
+"""``continuity report``: the record of a run."""
+
+from __future__ import annotations
+
+import typer
+
+from orchestrator.cli._output import EstateOption, Output, OutputOption, RunArgument
+
+
+def register(app: typer.Typer) -> None:
+    app.command("report")(report)
+
+
+def report(run: RunArgument = None, estate: EstateOption = None, output: OutputOption = Output.TEXT) -> None:
+    """Show the record of a run: objectives against what was reached, losses, proofs, decisions.
+
+    Examples:
+
+      continuity report
+      continuity report failover-7k3q --output json
+    """
+    import json
+
+    from orchestrator.bootstrap.app import open_app
+    from orchestrator.bootstrap.operations import open_run
+    from orchestrator.reports.record import record, record_text
+
+    app = open_app(estate)
+    name = open_run(app.journal, run)
+    document = record(app.journal, name)
+    if output is Output.JSON:
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        print(record_text(document, app.journal.load(name).run))

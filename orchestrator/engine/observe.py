@@ -1,0 +1,44 @@
+"""Decides how observers are told: behind a bounded queue that drops, never on the driver's thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import TypeAlias
+
+from orchestrator.core.events import RunEvent
+from orchestrator.core.run import Run
+
+QUEUE_MAX = 2_000
+CLOSE_SECONDS = 1.0
+Item: TypeAlias = "tuple[Run, tuple[RunEvent, ...]] | None"
+
+
+class Aside:
+    """Tells one observer from a thread of its own. ``dropped`` counts what it was too slow for."""
+
+    def __init__(self, observer: Callable[[Run, tuple[RunEvent, ...]], None]) -> None:
+        self._observer = observer
+        self._queue: queue.Queue[Item] = queue.Queue(QUEUE_MAX)
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._work, name="observer", daemon=True)
+        self._thread.start()
+
+    def __call__(self, run: Run, events: tuple[RunEvent, ...]) -> None:
+        try:
+            self._queue.put_nowait((run, events))
+        except queue.Full:
+            self.dropped += len(events)
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            self._observer(*item)
+
+    def close(self) -> None:
+        """Let the observer finish what is queued, for at most CLOSE_SECONDS."""
+        try:
+            self._queue.put(None, timeout=CLOSE_SECONDS)
+        except queue.Full:
+            return
+        self._thread.join(CLOSE_SECONDS)

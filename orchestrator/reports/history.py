@@ -1,0 +1,48 @@
+"""Decides how events of the log are told, one line each, and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.core.events import Event
+from orchestrator.core.inputs import At
+from orchestrator.core.log import Recorded
+from orchestrator.engine.journal import moment
+
+QUIET = frozenset({"at", "run", "group", "evidence", "incarnation", "boot", "digest"})
+
+
+def event_document(entry: Recorded) -> dict[str, Any]:
+    """One entry of the log as JSON; times as UTC text, the monotonic clock beside it."""
+    event = entry.event
+    body: dict[str, Any] = {}
+    for name in event.__dataclass_fields__:
+        value = getattr(event, name)
+        if not isinstance(value, At):
+            body[name] = list(value) if isinstance(value, tuple) else value
+    return {
+        "seq": entry.seq,
+        "stream": entry.stream,
+        "stream_seq": entry.stream_seq,
+        "at": moment(event.at),
+        "monotonic_ns": event.at.mono_ns,
+        "kind": event.KIND,
+        "body": body,
+        "hash": entry.hash or None,
+    }
+
+
+def event_text(event: Event) -> str:
+    """``step.succeeded registers-db/promote attempt=1`` and the like."""
+    words = [event.KIND]
+    for name in event.__dataclass_fields__:
+        value = getattr(event, name)
+        if name in QUIET or value in ("", None, (), False):
+            continue
+        if name == "step":
+            words.append(str(value))
+        elif isinstance(value, tuple):
+            words.append(f"{name}=[{'; '.join(map(str, value))}]")
+        else:
+            words.append(f"{name}={value}")
+    return " ".join(words)

@@ -1,0 +1,197 @@
+"""Decides what a run's record holds (JSON, schema-versioned): everything an auditor asks for that
+the log knows. The log is the source; this only arranges it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.core import events
+from orchestrator.core.events import Event
+from orchestrator.core.inputs import At
+from orchestrator.core.plan import Role
+from orchestrator.core.run import Run
+from orchestrator.core.states import SATISFIED
+from orchestrator.core.values import duration_text
+from orchestrator.engine.journal import RUN, Journal, moment
+from orchestrator.reports.state import loss_document, loss_text
+
+RECORD_SCHEMA = "continuity/record/v1"
+
+
+def record(journal: Journal, run_id: str) -> dict[str, Any]:
+    """The record of one run."""
+    run = journal.load(run_id).run
+    entries = journal.store.read(RUN + run_id)
+    end = next((e.event.at for e in entries if isinstance(e.event, events.RunFinished)), None)
+    return {
+        "schema": RECORD_SCHEMA,
+        "run": run.id,
+        "operation": run.plan.operation.value,
+        "from": run.plan.source or None,
+        "to": run.plan.target,
+        "outcome": run.state.value,
+        "plan_digest": run.plan.digest,
+        "people": {
+            "started_by": run.created.by,
+            "machine": run.created.machine,
+            "reason": run.created.reason or None,
+            "authorised_by": run.authorised_by or None,
+        },
+        "times": {
+            "created": moment(run.created.at),
+            "order": moment(run.authorised) if run.authorised else None,
+            "end": moment(end) if end else None,
+            "order_to_end_seconds": _seconds(run.authorised, end),
+        },
+        "groups": {
+            name: {"services": list(move.services), "epoch_before": move.epoch_seen, "epoch": move.epoch_next}
+            for name, move in run.plan.groups.items()
+        },
+        "services": {name: _service(run, name) for name in run.plan.services},
+        "stated_loss": {unit: loss_document(loss) for unit, loss in sorted(run.losses.items())},
+        "fence": _fences(run),
+        "decisions": [_decision(e.event) for e in entries if _is_decision(e.event)],
+        "steps": [_step(run, step) for step in run.plan.steps],
+        "drivers": run.drivers,
+        "debts": list(run.debts),
+        "exposures": list(run.exposures),
+        "log": {
+            "first_seq": entries[0].seq,
+            "last_seq": entries[-1].seq,
+            "last_hash": entries[-1].hash,
+            "events": len(entries),
+        },
+    }
+
+
+def _seconds(begin: At | None, end: At | None) -> float | None:
+    return None if begin is None or end is None else round((end.mono_ns - begin.mono_ns) / 1e9, 4)
+
+
+def _service(run: Run, name: str) -> dict[str, Any]:
+    facts = run.plan.services[name]
+    served = served_at(run, name)
+    rto = _seconds(run.authorised, served)
+    units = run.plan.groups[facts.group].units
+    losses = [run.losses[unit] for unit in units if unit in run.losses]
+    known = [loss.milliseconds for loss in losses if loss.milliseconds is not None]
+    rpo = max(known) / 1000 if known and len(known) == len(losses) else (None if losses else 0.0)
+    return {
+        "group": facts.group,
+        "tier": facts.tier,
+        "owner": facts.owner,
+        "legal_basis": facts.legal_basis,
+        "rto_seconds": rto,
+        "rto_objective_seconds": facts.rto_ms / 1000,
+        "rto_met": None if rto is None else rto * 1000 <= facts.rto_ms,
+        "rpo_seconds": rpo,
+        "rpo_objective_seconds": facts.rpo_ms / 1000,
+        "rpo_met": None if rpo is None else rpo * 1000 <= facts.rpo_ms,
+        "mtpd_seconds": facts.mtpd_ms / 1000,
+    }
+
+
+def served_at(run: Run, service: str) -> At | None:
+    """When the last proof from outside came in for a service; None while one is missing."""
+    steps = [
+        s
+        for s in run.plan.steps.values()
+        if s.service == service and s.role is Role.DONE and not s.best_effort
+    ]
+    if not steps:
+        steps = [s for s in run.plan.steps.values() if s.service == service and s.up]
+    states = [run.step(step.id) for step in steps]
+    if not states or any(state.state not in SATISFIED or state.since is None for state in states):
+        return None
+    return max((state.since for state in states if state.since is not None), key=lambda at: at.mono_ns)
+
+
+def _fences(run: Run) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for step_id in run.index.fences:
+        step, state = run.plan.steps[step_id], run.step(step_id)
+        found.append(
+            {
+                "step": step_id,
+                "hosts": list(step.fences),
+                "proves": step.proves.value if step.proves else None,
+                "state": state.state.value,
+                "at": moment(state.proof_at) if state.proof_at else None,
+                "evidence": state.evidence,
+                "message": state.message or None,
+            }
+        )
+    for site, lost in run.lost_sites.items():
+        found.append({"declared_lost": site, "by": lost.by, "reason": lost.reason, "at": moment(lost.at)})
+    return found
+
+
+def _is_decision(event: Event) -> bool:
+    return isinstance(
+        event,
+        events.RunAuthorised
+        | events.GateAccepted
+        | events.SiteDeclaredLost
+        | events.StepSkipped
+        | events.StepMarkAsked
+        | events.StepConfirmed
+        | events.StepRetried
+        | events.RunPaused
+        | events.RunResumed
+        | events.AbortAsked,
+    )
+
+
+def _decision(event: Event) -> dict[str, Any]:
+    names = [n for n in event.__dataclass_fields__ if n != "at"]
+    return {"at": moment(event.at), "what": event.KIND, **{n: getattr(event, n) for n in names}}
+
+
+def _step(run: Run, step_id: str) -> dict[str, Any]:
+    step, state = run.plan.steps[step_id], run.step(step_id)
+    return {
+        "id": step_id,
+        "stage": step.stage.value,
+        "action": step.action.kind,
+        "state": state.state.value,
+        "attempts": state.attempt,
+        "started": moment(state.started) if state.started else None,
+        "seconds": _seconds(state.started, state.since),
+        "message": state.message or None,
+        "reason": state.reason or None,
+        "evidence": state.evidence,
+    }
+
+
+def record_text(document: dict[str, Any], run: Run) -> str:
+    """The record as people read it."""
+    lines = [
+        f"{document['operation']} {document['run']}: {document['outcome'].upper()}",
+        f"  {document['from'] or ''} → {document['to']}; plan {document['plan_digest'][:12]}",
+        (f"  started by {document['people']['started_by']} on {document['people']['machine']}; "
+        f"ordered by {document['people']['authorised_by'] or 'nobody yet'} at {document['times']['order'] or '-'}"),
+        "",
+        "  service                RTO reached / objective     RPO stated / objective",
+    ]
+    for name, facts in document["services"].items():
+        rto = "-" if facts["rto_seconds"] is None else f"{facts['rto_seconds']:.3f} s"
+        rpo = "unknown" if facts["rpo_seconds"] is None else f"{facts['rpo_seconds']:.3f} s"
+        rto_goal = duration_text(int(facts["rto_objective_seconds"] * 1000))
+        rpo_goal = duration_text(int(facts["rpo_objective_seconds"] * 1000))
+        lines.append(f"  {name:<22} {rto:>10} / {rto_goal:<13} {rpo:>10} / {rpo_goal}")
+    lines += [f"  stated loss {unit}: {loss_text(loss)}" for unit, loss in sorted(run.losses.items())]
+    slowest = sorted((s for s in document["steps"] if s["seconds"] is not None), key=lambda s: -s["seconds"])[
+        :3
+    ]
+    lines.append("")
+    lines += [f"  longest: {s['id']} {s['seconds']:.3f} s" for s in slowest]
+    for decision in document["decisions"]:
+        who = decision.get("by", "")
+        why = decision.get("reason") or decision.get("text") or ""
+        lines.append(f"  {decision['at']} {decision['what']} by {who} {why}".rstrip())
+    lines += [f"  still owed: {debt}" for debt in document["debts"]]
+    lines += [f"  exposure (no proof): {name}" for name in document["exposures"]]
+    log = document["log"]
+    lines.append(f"  log entries {log['first_seq']}–{log['last_seq']}, last hash {log['last_hash'][:16]}")
+    return "\n".join(lines)

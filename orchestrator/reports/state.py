@@ -1,0 +1,137 @@
+"""Decides how the present state of groups and runs is shown, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.core.groups import GroupState, label
+from orchestrator.core.plan import Step
+from orchestrator.core.run import Loss, Run
+from orchestrator.core.settle import step_choices
+from orchestrator.core.states import RunState, StepState
+from orchestrator.core.values import duration_text, size_text
+
+MARKS: Mapping[StepState, str] = {
+    StepState.PENDING: "·",
+    StepState.RUNNING: "▸",
+    StepState.UNKNOWN: "?",
+    StepState.BACKOFF: "↻",
+    StepState.WAITING: "✋",
+    StepState.MARKING: "?",
+    StepState.FAILED: "✗",
+    StepState.UNDECIDED: "?!",
+    StepState.SUCCEEDED: "✓",
+    StepState.SKIPPED: "–",
+    StepState.MARKED: "✓*",
+    StepState.ACCEPTED: "✓*",
+    StepState.UNDOING: "↶",
+    StepState.UNDO_FAILED: "↶!",
+    StepState.UNDONE: "↶✓",
+}
+
+
+def group_document(state: GroupState) -> dict[str, Any]:
+    return {
+        "name": state.name,
+        "label": label(state),
+        "active_site": state.active or None,
+        "epoch": state.epoch,
+        "protection": state.protection,
+        "claim": state.claim or None,
+        "conflict": "split_brain" if state.conflict else None,
+    }
+
+
+def loss_document(loss: Loss) -> dict[str, Any]:
+    return {
+        "seconds": None if loss.milliseconds is None else loss.milliseconds / 1000,
+        "bytes": loss.bytes,
+        "rows_bound": loss.rows_bound,
+        "basis": loss.basis,
+    }
+
+
+def loss_text(loss: Loss) -> str:
+    if loss.milliseconds is None:
+        return f"unknown ({loss.basis})"
+    size = "" if loss.bytes is None else f", {size_text(loss.bytes)}"
+    rows = "" if loss.rows_bound is None else f", at most {loss.rows_bound} rows"
+    return f"{duration_text(loss.milliseconds)}{size}{rows} ({loss.basis})"
+
+
+def run_document(run: Run, driver_pid: int) -> dict[str, Any]:
+    """A run as JSON: state, why it is held, and each step's state."""
+    counts: dict[str, int] = {}
+    steps = []
+    for step_id, step in run.plan.steps.items():
+        state = run.step(step_id)
+        counts[state.state] = counts.get(state.state, 0) + 1
+        steps.append(
+            {
+                "id": step_id,
+                "stage": step.stage.value,
+                "role": step.role.value,
+                "state": state.state.value,
+                "attempt": state.attempt,
+                "message": state.message or None,
+            }
+        )
+    return {
+        "run": run.id,
+        "operation": run.plan.operation.value,
+        "from": run.plan.source or None,
+        "to": run.plan.target,
+        "state": run.state.value,
+        "driver_pid": driver_pid or None,
+        "started_by": run.created.by,
+        "machine": run.created.machine,
+        "authorised_by": run.authorised_by or None,
+        "held": {"causes": list(run.held_causes), "choices": list(run.held_choices)}
+        if run.held_causes
+        else None,
+        "loss": {unit: loss_document(loss) for unit, loss in sorted(run.losses.items())},
+        "accepted_loss_ms": run.accepted_loss_ms,
+        "debts": list(run.debts),
+        "exposures": list(run.exposures),
+        "counts": counts,
+        "steps": steps,
+    }
+
+
+def run_text(run: Run, driver_pid: int) -> str:
+    """A run as people read it at night: state first, then what to do, then what stands open."""
+    driver = f"driven by process {driver_pid}" if driver_pid else "no driver"
+    if run.is_final:
+        driver = "over"
+    way = f"{run.plan.source} → {run.plan.target}" if run.plan.source else run.plan.target
+    done = sum(1 for s in run.plan.steps if run.step(s).state is StepState.SUCCEEDED)
+    lines = [f"{run.id}: {run.state.value.upper()} — {way}, {done}/{len(run.plan.steps)} steps, {driver}"]
+    lines += [f"  cause: {cause}" for cause in run.held_causes]
+    lines += [f"  stated loss {unit}: {loss_text(loss)}" for unit, loss in sorted(run.losses.items())]
+    if run.state is RunState.READY:
+        lines.append(f"  waits for its confirmation: continuity resume {run.id}")
+    if run.held_choices:
+        lines.append("  what you can do now:")
+        lines += [f"    {choice}" for choice in run.held_choices]
+    lines += [_step_line(run, step) for step in run.plan.steps.values() if _is_interesting(run, step)]
+    lines += [f"  still owed: {debt}" for debt in run.debts]
+    lines += [f"  exposure (no proof): {name}" for name in run.exposures]
+    return "\n".join(lines)
+
+
+def _is_interesting(run: Run, step: Step) -> bool:
+    quiet = (StepState.SUCCEEDED, StepState.PENDING)
+    return not run.is_final and run.step(step.id).state not in quiet
+
+
+def _step_line(run: Run, step: Step) -> str:
+    state = run.step(step.id)
+    attempt = f" (attempt {state.attempt})" if state.attempt > 1 else ""
+    message = f": {state.message}" if state.message else ""
+    return f"  {MARKS[state.state]} {step.id} {state.state.value}{attempt}{message}"
+
+
+def choices_for(run: Run, step: Step) -> list[str]:
+    """The exact commands for a step that failed."""
+    return step_choices(run, step, run.step(step.id).state)
