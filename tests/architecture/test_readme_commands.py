@@ -22,7 +22,7 @@ HELP_SECONDS = 60
 
 README_PATH = "tests/real/test_readme_path.py::test_the_path_by_hand"
 COVERED = {
-    "make demo": "tests/real/test_demo.py::test_make_demo_prints_one_json_document",
+    "make demo": "tests/real/test_make_demo.py::test_make_demo_prints_one_json_document",
     "make test": ".ci/run",
     "make check": ".ci/run",
     "make setup": ".ci/run",
