@@ -8,4 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-ACTIONS: Mapping[str, str] = {}
+ACTIONS: Mapping[str, str] = {
+    "command.run": "orchestrator.actions.command:Run",
+    "continuity.epoch": "orchestrator.actions.epoch:Epoch",
+    "dns.query-check": "orchestrator.actions.dns:QueryCheck",
+    "dns.update": "orchestrator.actions.dns:Update",
+    "haproxy.route": "orchestrator.actions.haproxy:Route",
+    "http.check": "orchestrator.actions.http:Check",
+    "http.request": "orchestrator.actions.http:Request",
+    "manual.confirm": "orchestrator.actions.manual:Confirm",
+    "service.ready": "orchestrator.actions.service:Ready",
+    "service.start": "orchestrator.actions.service:Start",
+    "service.stop": "orchestrator.actions.service:Stop",
+}

@@ -1,0 +1,187 @@
+"""Decides how a site's processes are started, stopped and found ready, through the host's manager
+(``service.start``, ``service.stop``, ``service.ready``); must never keep a connection to it.
+"""
+
+from __future__ import annotations
+
+import json as jsons
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from orchestrator.core.model import Manager
+from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded, Unknown
+from orchestrator.core.plan import Parts, Touch, Undo
+from orchestrator.core.values import HostRef, Json, Milliseconds, Template
+from orchestrator.errors import ContinuityError, PermanentError, TransientError
+from orchestrator.ports import Context, Description
+
+if TYPE_CHECKING:
+    from orchestrator.drivers import supervisor
+
+POLL_SECONDS_FIRST, POLL_SECONDS_MAX = 0.005, 0.05
+EXCHANGE_SECONDS_MAX = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class UnitParams:
+    host: HostRef
+    unit: str
+
+
+class _Unit:
+    """What start and stop share: one order to the host's manager, and its opposite as undo."""
+
+    order: ClassVar[Literal["start", "stop"]]
+    version: ClassVar[int] = 1
+    params: ClassVar[type[Any]] = UnitParams
+    idempotent: ClassVar[bool] = True
+    mutates: ClassVar[bool] = True
+
+    def describe(self, params: UnitParams, parts: Parts) -> Description:
+        host = parts.hosts[params.host]
+        opposite = "stop" if self.order == "start" else "start"
+        endpoint = urlsplit(host.manager.url).netloc if host.manager else host.address
+        return Description(
+            (f"{endpoint}: {self.order} {params.unit}",),
+            (Touch(host.site, endpoint),),
+            Undo.UNDO,
+            (f"{endpoint}: {opposite} {params.unit}",),
+        )
+
+    def load(self, context: Context[UnitParams]) -> None:
+        from orchestrator.drivers import supervisor  # noqa: F401
+
+        manager = _manager(context)
+        if manager.password:
+            context.secrets.value(manager.password)
+
+    def check(self, context: Context[UnitParams]) -> Finding:
+        from orchestrator.drivers import supervisor
+
+        try:
+            now = supervisor.state(
+                _manager(context),
+                context.params.unit,
+                context.secrets,
+                timeout_seconds=context.seconds_left(),
+            )
+        except ContinuityError as error:
+            return Finding(FindingKind.CANNOT_TELL, str(error))
+        done = ("running",) if self.order == "start" else ("stopped", "exited", "fatal")
+        if now.name in done:
+            return Finding(FindingKind.DONE, "", _evidence(context.params, now))
+        return Finding(FindingKind.NOT_DONE, f"{context.params.unit} is {now.name}")
+
+    def execute(self, context: Context[UnitParams]) -> Outcome:
+        return self._give(context, self.order)
+
+    def undo(self, context: Context[UnitParams]) -> Outcome:
+        return self._give(context, "stop" if self.order == "start" else "start")
+
+    def _give(self, context: Context[UnitParams], order: Literal["start", "stop"]) -> Outcome:
+        from orchestrator.drivers import supervisor
+
+        unit = context.params.unit
+        context.record(f"{context.params.host}: {order} {unit}")
+        give = supervisor.start if order == "start" else supervisor.stop
+        try:
+            now = give(_manager(context), unit, context.secrets, context.seconds_left())
+        except TimeoutError as error:
+            return Unknown(str(error))
+        except TransientError as error:
+            return Failed(str(error), retryable=True)
+        except PermanentError as error:
+            return Failed(str(error), retryable=order == "start")
+        return Succeeded(_evidence(context.params, now))
+
+
+class Start(_Unit):
+    """Start a unit; ready is another step."""
+
+    kind: ClassVar[str] = "service.start"
+    order: ClassVar[Literal["start", "stop"]] = "start"
+
+
+class Stop(_Unit):
+    """Stop a unit; its process is gone when this has succeeded."""
+
+    kind: ClassVar[str] = "service.stop"
+    order: ClassVar[Literal["start", "stop"]] = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyParams:
+    """``json``: equalities by key that the answer must hold."""
+
+    host: HostRef
+    unit: str
+    url: Template
+    status: int = 200
+    json: Mapping[str, Json] = field(default_factory=dict)
+    within_ms: Milliseconds = 30_000
+
+
+class Ready:
+    """Wait until a service says that it is ready."""
+
+    kind: ClassVar[str] = "service.ready"
+    version: ClassVar[int] = 1
+    params: ClassVar[type[Any]] = ReadyParams
+    idempotent: ClassVar[bool] = True
+    mutates: ClassVar[bool] = False
+
+    def describe(self, params: ReadyParams, parts: Parts) -> Description:
+        wanted = f"HTTP {params.status}" + (
+            f" {jsons.dumps(params.json, sort_keys=True)}" if params.json else ""
+        )
+        command = f"until GET {params.url}: {wanted}, at most {params.within_ms} ms"
+        touches = (Touch(parts.hosts[params.host].site, urlsplit(params.url).netloc),)
+        return Description((command,), touches, Undo.NONE_NEEDED)
+
+    def load(self, context: Context[ReadyParams]) -> None:
+        from orchestrator.drivers import http  # noqa: F401
+
+    def check(self, context: Context[ReadyParams]) -> Finding:
+        problem, evidence = self._ask(context, min(EXCHANGE_SECONDS_MAX, context.seconds_left()))
+        return Finding(FindingKind.NOT_DONE if problem else FindingKind.DONE, problem, evidence)
+
+    def execute(self, context: Context[ReadyParams]) -> Outcome:
+        clock = context.clock
+        end = clock.monotonic() + min(context.params.within_ms / 1000, context.seconds_left())
+        pause = POLL_SECONDS_FIRST
+        while True:
+            left = max(0.001, end - clock.monotonic())
+            problem, evidence = self._ask(context, min(EXCHANGE_SECONDS_MAX, left))
+            if not problem:
+                return Succeeded(evidence)
+            if clock.monotonic() + pause >= end or context.cancelled.wait(pause):
+                return Failed(f"{context.params.unit} is not ready: {problem}", retryable=True)
+            pause = min(pause * 1.5, POLL_SECONDS_MAX)
+
+    def undo(self, context: Context[ReadyParams]) -> Outcome:
+        return Succeeded()
+
+    def _ask(self, context: Context[ReadyParams], timeout_seconds: float) -> tuple[str, dict[str, Any]]:
+        from orchestrator.drivers import http
+
+        params = context.params
+        try:
+            answer = http.exchange("GET", params.url, timeout_seconds=timeout_seconds)
+        except ContinuityError as error:
+            return str(error), {}
+        problems = [] if answer.status == params.status else [f"HTTP {answer.status}, not {params.status}"]
+        problems += http.mismatches(params.json, answer.json()) if params.json else ()
+        return "; ".join(problems), {"unit": params.unit, "status": answer.status, "address": answer.address}
+
+
+def _manager(context: Context[UnitParams]) -> Manager:
+    host = context.parts.hosts[context.params.host]
+    if host.manager is None:
+        raise PermanentError(f"{host.name}: no manager is declared that could start or stop units")
+    return host.manager
+
+
+def _evidence(params: UnitParams, now: supervisor.UnitState) -> dict[str, Any]:
+    return {"host": params.host, "unit": params.unit, "state": now.name, "pid": now.pid}
