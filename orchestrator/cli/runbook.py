@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from orchestrator.cli import _exits
 from orchestrator.cli._output import EstateOption, Output, OutputOption, emit
 from orchestrator.errors import InputError
-
-if TYPE_CHECKING:
-    from orchestrator.runbook.parse import Loaded
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -47,12 +44,16 @@ def lint(
       continuity runbook lint --estate estate.yaml --output json
     """
     from orchestrator.bootstrap.catalog import catalog
+    from orchestrator.runbook import explain as explaining
     from orchestrator.runbook import lint as linting
 
     path = None if files and estate is None else _estate_path(estate)
     actions = catalog()
     findings = linting.lint(
-        path, _with_those_beside(path, files or ()), actions, lambda loaded: _compile_all(loaded)
+        path,
+        _with_those_beside(path, files or ()),
+        actions,
+        lambda loaded: explaining.compile_all(loaded, actions),
     )
     emit(output, linting.SCHEMA, findings.as_json(), findings.as_text())
     if findings.problems:
@@ -101,3 +102,26 @@ def schema(
             "say which: `continuity runbook schema estate` or `continuity runbook schema runbook`"
         )
     print(documents[f"{kind.value}.schema.json"], end="")
+
+
+@app.command()
+def explain(
+    service: Annotated[
+        list[str] | None, typer.Option("--service", "-s", help="Only this service's group; may be repeated.")
+    ] = None,
+    estate: EstateOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show the steps derived for every operation side by side, each with why it is there.
+
+    Examples:
+
+      continuity runbook explain
+      continuity runbook explain --service population-register --output json
+    """
+    from orchestrator.bootstrap.app import open_app
+    from orchestrator.runbook import explain as explaining
+
+    opened = open_app(estate)
+    explanation = explaining.compile_all(opened.loaded, opened.catalog, tuple(service or ()))
+    emit(output, explaining.SCHEMA, explaining.as_json(explanation), explaining.as_text(explanation))

@@ -58,7 +58,7 @@ def lint(
     path_estate: Path | None,
     runbook_paths: Sequence[Path] | None = None,
     catalog: Catalog | None = None,
-    compile_all: Callable[[Loaded], None] | None = None,
+    compile_all: Callable[[Loaded], object] | None = None,
 ) -> Findings:
     """Find every problem of an estate and its runbooks, or of runbooks alone (no estate).
 

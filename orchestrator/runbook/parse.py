@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -249,7 +250,7 @@ def _beside(parsed: Parsed, folder: Path) -> Any:
 def _at_folder(value: Any, folder: Path) -> Any:
     """The value with every text that begins with ``./`` made absolute against the estate's folder."""
     if isinstance(value, str):
-        return str(folder.resolve() / value) if value.startswith("./") else value
+        return os.path.normpath(folder.resolve() / value) if value.startswith("./") else value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         changed = {}
         for item in dataclasses.fields(value):
