@@ -269,8 +269,19 @@ class DoneRefuses:
 
 
 @dataclass(frozen=True, slots=True)
+class DoneDns:
+    """Every name server at the target answers exactly ``expect``; asked from each vantage."""
+
+    name: str
+    expect: tuple[str, ...]
+    type: Literal["A", "AAAA", "CNAME", "MX", "NS", "TXT"] = "A"
+    from_: tuple[SiteRef, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DoneWhen:
     http: tuple[DoneHttp, ...] = ()
+    dns: tuple[DoneDns, ...] = ()
     writes: tuple[DoneWrites, ...] = ()
     refuses_writes: tuple[DoneRefuses, ...] = ()
 

@@ -127,7 +127,9 @@ def _hosts_of(estate: Estate, component: Component) -> Mapping[str, Sequence[str
     if cluster is not None:
         return cluster.members
     at = getattr(component, "at", None)
-    return at if isinstance(at, Mapping) else {}
+    if not isinstance(at, Mapping):
+        return {}
+    return {site: hosts if isinstance(hosts, tuple) else (hosts.host,) for site, hosts in at.items()}
 
 
 def _check_records(
