@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from orchestrator.core.model import Manager
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded, Unknown
 from orchestrator.core.plan import Parts, Touch, Undo
 from orchestrator.core.values import HostRef, Json, Milliseconds, Template
@@ -51,9 +50,9 @@ class _Unit:
         )
 
     def load(self, context: Context[UnitParams]) -> None:
-        from orchestrator.drivers import supervisor  # noqa: F401
+        from orchestrator.drivers import supervisor
 
-        manager = _manager(context)
+        manager = supervisor.manager_of(context.parts.hosts[context.params.host])
         if manager.password:
             context.secrets.value(manager.password)
 
@@ -62,7 +61,7 @@ class _Unit:
 
         try:
             now = supervisor.state(
-                _manager(context),
+                supervisor.manager_of(context.parts.hosts[context.params.host]),
                 context.params.unit,
                 context.secrets,
                 timeout_seconds=context.seconds_left(),
@@ -87,7 +86,12 @@ class _Unit:
         context.record(f"{context.params.host}: {order} {unit}")
         give = supervisor.start if order == "start" else supervisor.stop
         try:
-            now = give(_manager(context), unit, context.secrets, context.seconds_left())
+            now = give(
+                supervisor.manager_of(context.parts.hosts[context.params.host]),
+                unit,
+                context.secrets,
+                context.seconds_left(),
+            )
         except TimeoutError as error:
             return Unknown(str(error))
         except TransientError as error:
@@ -174,13 +178,6 @@ class Ready:
         problems = [] if answer.status == params.status else [f"HTTP {answer.status}, not {params.status}"]
         problems += http.mismatches(params.json, answer.json()) if params.json else ()
         return "; ".join(problems), {"unit": params.unit, "status": answer.status, "address": answer.address}
-
-
-def _manager(context: Context[UnitParams]) -> Manager:
-    host = context.parts.hosts[context.params.host]
-    if host.manager is None:
-        raise PermanentError(f"{host.name}: no manager is declared that could start or stop units")
-    return host.manager
 
 
 def _evidence(params: UnitParams, now: supervisor.UnitState) -> dict[str, Any]:

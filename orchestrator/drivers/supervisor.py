@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit, urlunsplit
 
-from orchestrator.core.model import Manager
+from orchestrator.core.model import Host, Manager
 from orchestrator.drivers import http
 from orchestrator.errors import PermanentError, TransientError
 from orchestrator.ports import Secrets
@@ -48,6 +48,13 @@ class UnitState:
     started_at: int = 0
     age_seconds: int = 0
     detail: str = ""
+
+
+def manager_of(host: Host) -> Manager:
+    """The manager that a host declares. Raises PermanentError when it declares none."""
+    if host.manager is None:
+        raise PermanentError(f"{host.name}: no manager is declared that could start or stop units")
+    return host.manager
 
 
 def state(

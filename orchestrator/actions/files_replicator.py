@@ -1,0 +1,236 @@
+"""Decides how the replication of documents is stopped and proven stopped, and started the other way
+(``files.stop-replicator``, ``files.start-replicator``); must never start it where documents are published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from orchestrator.core.model import ProofKind
+from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded, Unknown
+from orchestrator.core.plan import Parts, Touch, Undo
+from orchestrator.core.values import HostRef, Milliseconds, Template
+from orchestrator.errors import ContinuityError, PermanentError, TransientError
+from orchestrator.ports import Context, Description
+
+POLL_SECONDS_FIRST, POLL_SECONDS_MAX = 0.02, 0.2
+SCRIPT_SECONDS_MAX = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class StopReplicatorParams:
+    """``directory``: where the unit writes, for people."""
+
+    host: HostRef
+    unit: str
+    directory: Template = ""
+
+
+class StopReplicator:
+    """Stop a replicator through its host's manager and see its process gone."""
+
+    kind: ClassVar[str] = "files.stop-replicator"
+    version: ClassVar[int] = 1
+    params: ClassVar[type[Any]] = StopReplicatorParams
+    idempotent: ClassVar[bool] = True
+    mutates: ClassVar[bool] = True
+
+    def describe(self, params: StopReplicatorParams, parts: Parts) -> Description:
+        where = _endpoint(params.host, parts)
+        commands = (
+            f"{where}: stop {params.unit}",
+            f"its process is gone: nothing writes {params.directory}".rstrip(),
+        )
+        return Description(
+            commands, (_touch(params.host, parts),), Undo.UNDO, (f"{where}: start {params.unit}",)
+        )
+
+    def load(self, context: Context[StopReplicatorParams]) -> None:
+        from orchestrator.drivers import files_host, supervisor  # noqa: F401
+
+        supervisor.manager_of(context.parts.hosts[context.params.host])
+
+    def check(self, context: Context[StopReplicatorParams]) -> Finding:
+        from orchestrator.drivers import supervisor
+
+        params = context.params
+        try:
+            manager = supervisor.manager_of(context.parts.hosts[params.host])
+            now = supervisor.state(
+                manager, params.unit, context.secrets, timeout_seconds=context.seconds_left()
+            )
+        except ContinuityError as error:
+            return Finding(FindingKind.CANNOT_TELL, str(error))
+        if now.name not in ("stopped", "exited", "fatal") or now.pid:
+            return Finding(FindingKind.NOT_DONE, f"{params.unit} is {now.name}")
+        return Finding(FindingKind.DONE, "", _stopped(params, now.name, {}))
+
+    def execute(self, context: Context[StopReplicatorParams]) -> Outcome:
+        from orchestrator.drivers import files_host, supervisor
+
+        params = context.params
+        context.record(f"{params.host}: stop {params.unit}")
+        try:
+            manager = supervisor.manager_of(context.parts.hosts[params.host])
+            bound = min(SCRIPT_SECONDS_MAX, context.seconds_left())
+            before = supervisor.state(manager, params.unit, context.secrets, timeout_seconds=bound)
+            now = supervisor.stop(manager, params.unit, context.secrets, context.seconds_left())
+            seen: dict[str, Any] = {}
+            if before.pid:
+                connection = context.hosts.connect(context.parts.hosts[params.host])
+                seen = connection.call(files_host.process, {"pid": before.pid}, timeout_seconds=bound)
+                if seen["alive"]:
+                    return Unknown(
+                        f"{params.unit} is {now.name}, but a process lives under its pid {before.pid}"
+                    )
+        except TimeoutError as error:
+            return Unknown(str(error))
+        except TransientError as error:
+            return Failed(str(error), retryable=True)
+        except PermanentError as error:
+            return Failed(str(error))
+        return Succeeded(_stopped(params, now.name, {"pid_before": before.pid, "boot": seen.get("boot", "")}))
+
+    def undo(self, context: Context[StopReplicatorParams]) -> Outcome:
+        return _start(context.params.host, context.params.unit, context)
+
+
+@dataclass(frozen=True, slots=True)
+class StartReplicatorParams:
+    """``manifest`` at ``host`` must become equal to ``source_manifest`` at ``source_host``; both '': the
+    unit only has to run."""
+
+    host: HostRef
+    unit: str
+    source_host: HostRef
+    manifest: Template = ""
+    source_manifest: Template = ""
+    within_ms: Milliseconds = 60_000
+
+
+class StartReplicator:
+    """Start the replicator of the other direction and wait until both sites have an equal manifest."""
+
+    kind: ClassVar[str] = "files.start-replicator"
+    version: ClassVar[int] = 1
+    params: ClassVar[type[Any]] = StartReplicatorParams
+    idempotent: ClassVar[bool] = True
+    mutates: ClassVar[bool] = True
+
+    def describe(self, params: StartReplicatorParams, parts: Parts) -> Description:
+        where = _endpoint(params.host, parts)
+        commands = [f"{where}: start {params.unit}"]
+        touches = [_touch(params.host, parts)]
+        if params.manifest:
+            commands.append(
+                f"until {params.host}:{params.manifest} equals {params.source_host}:{params.source_manifest}"
+            )
+            touches.append(_touch(params.source_host, parts))
+        return Description(tuple(commands), tuple(touches), Undo.UNDO, (f"{where}: stop {params.unit}",))
+
+    def load(self, context: Context[StartReplicatorParams]) -> None:
+        from orchestrator.drivers import files_host, supervisor  # noqa: F401
+
+        supervisor.manager_of(context.parts.hosts[context.params.host])
+
+    def check(self, context: Context[StartReplicatorParams]) -> Finding:
+        from orchestrator.drivers import supervisor
+
+        params = context.params
+        try:
+            manager = supervisor.manager_of(context.parts.hosts[params.host])
+            now = supervisor.state(
+                manager, params.unit, context.secrets, timeout_seconds=context.seconds_left()
+            )
+            if now.name != "running":
+                return Finding(FindingKind.NOT_DONE, f"{params.unit} is {now.name}")
+            here, there = self._digests(context)
+        except (ContinuityError, TimeoutError) as error:
+            return Finding(FindingKind.CANNOT_TELL, str(error))
+        if here != there:
+            return Finding(FindingKind.NOT_DONE, "the manifests are not equal yet")
+        return Finding(FindingKind.DONE, "", {"unit": params.unit, "manifest_sha256": here})
+
+    def execute(self, context: Context[StartReplicatorParams]) -> Outcome:
+        params, clock = context.params, context.clock
+        outcome = _start(params.host, params.unit, context)
+        if not isinstance(outcome, Succeeded):
+            return outcome
+        end = clock.monotonic() + min(params.within_ms / 1000, context.seconds_left())
+        pause, problem = POLL_SECONDS_FIRST, ""
+        while True:
+            try:
+                here, there = self._digests(context)
+                if here == there:
+                    return Succeeded({"unit": params.unit, "manifest_sha256": here})
+                problem = "the manifests are not equal yet"
+            except (ContinuityError, TimeoutError) as error:
+                problem = str(error)
+            if clock.monotonic() + pause >= end or context.cancelled.wait(pause):
+                return Failed(f"{params.unit} runs, but {problem}", retryable=True)
+            pause = min(pause * 2, POLL_SECONDS_MAX)
+
+    def undo(self, context: Context[StartReplicatorParams]) -> Outcome:
+        from orchestrator.drivers import supervisor
+
+        params = context.params
+        try:
+            supervisor.stop(
+                supervisor.manager_of(context.parts.hosts[params.host]),
+                params.unit,
+                context.secrets,
+                context.seconds_left(),
+            )
+        except TimeoutError as error:
+            return Unknown(str(error))
+        except ContinuityError as error:
+            return Failed(str(error), retryable=isinstance(error, TransientError))
+        return Succeeded({"unit": params.unit})
+
+    def _digests(self, context: Context[StartReplicatorParams]) -> tuple[str, str]:
+        """The manifests' digests at host and source; equal ones only count when there is a manifest."""
+        from orchestrator.drivers import files_host
+
+        params = context.params
+        if not params.manifest:
+            return "", ""
+        found = []
+        for host, path in ((params.host, params.manifest), (params.source_host, params.source_manifest)):
+            connection = context.hosts.connect(context.parts.hosts[host])
+            bound = min(SCRIPT_SECONDS_MAX, context.seconds_left())
+            found.append(
+                str(connection.call(files_host.digest, {"manifest": path}, timeout_seconds=bound)["digest"])
+            )
+        if not found[1]:
+            raise PermanentError(f"{params.source_host}: {params.source_manifest}: there is no manifest")
+        return found[0], found[1]
+
+
+def _start(host: str, unit: str, context: Context[Any]) -> Outcome:
+    from orchestrator.drivers import supervisor
+
+    context.record(f"{host}: start {unit}")
+    try:
+        supervisor.start(
+            supervisor.manager_of(context.parts.hosts[host]), unit, context.secrets, context.seconds_left()
+        )
+    except TimeoutError as error:
+        return Unknown(str(error))
+    except ContinuityError as error:
+        return Failed(str(error), retryable=isinstance(error, TransientError))
+    return Succeeded({"host": host, "unit": unit})
+
+
+def _endpoint(host: str, parts: Parts) -> str:
+    manager = parts.hosts[host].manager
+    return urlsplit(manager.url).netloc if manager else parts.hosts[host].address
+
+
+def _touch(host: str, parts: Parts) -> Touch:
+    return Touch(parts.hosts[host].site, _endpoint(host, parts))
+
+
+def _stopped(params: StopReplicatorParams, state: str, more: dict[str, Any]) -> dict[str, Any]:
+    return {"proof": str(ProofKind.DEMOTED), "host": params.host, "unit": params.unit, "state": state, **more}

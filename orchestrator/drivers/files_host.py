@@ -1,0 +1,286 @@
+"""Decides what documents on a host are and which are published: read, hashed and flipped there.
+
+HostScripts: standard library only, nothing of orchestrator. They must never delete a document. The
+signature of a manifest is judged by whoever asks (``actions/files.py``), not on the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+MANIFEST_BYTES_MAX = 64 * 1024 * 1024
+CHUNK_BYTES = 1 << 20
+NAMED_PROBLEMS_MAX = 20
+MODES = ("read-only", "full")
+
+_LINE = re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<path>.+)")
+
+
+def verify(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
+    """Compare a directory with its manifest (``sha256sum`` format, paths from the directory).
+
+    Arguments: directory, manifest (a path; relative: from the directory), timeout_ms. Result:
+    {manifest, signature, problems: [text], problem_count, files, bytes, digest}; every listed file must
+    be there and equal, and nothing else may be there.
+    """
+    deadline = time.monotonic() + int(arguments["timeout_ms"]) / 1000
+    directory = str(arguments["directory"])
+    path = os.path.join(directory, str(arguments["manifest"]))
+    text, signature = _read(path), _read(path + ".sig")
+    problems: list[str] = []
+    if not os.path.isdir(directory):
+        problems.append(f"{directory}: there is no such directory")
+    if text is None:
+        problems.append(f"{path}: there is no manifest")
+    if signature is None:
+        problems.append(f"{path}.sig: the manifest has no signature")
+    listed = _parse(text or "", problems)
+    read_bytes = 0
+    for name, digest in listed.items():
+        if time.monotonic() > deadline:
+            raise TimeoutError("not all documents could be read in time")
+        found, size = _hash(os.path.join(directory, name), deadline)
+        read_bytes += size
+        if found != digest:
+            problems.append(f"{name}: {'is missing' if found is None else 'is not what the manifest says'}")
+    own = {os.path.realpath(path), os.path.realpath(path + ".sig")}
+    for name, full in _present(directory):
+        if name not in listed and os.path.realpath(full) not in own:
+            problems.append(f"{name}: is not in the manifest")
+    return {
+        "manifest": text or "",
+        "signature": signature or "",
+        "problems": problems[:NAMED_PROBLEMS_MAX],
+        "problem_count": len(problems),
+        "files": len(listed),
+        "bytes": read_bytes,
+        "digest": hashlib.sha256((text or "").encode()).hexdigest(),
+    }
+
+
+def digest(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
+    """The SHA-256 of a manifest alone: {digest} ('' when it is not there)."""
+    text = _read(str(arguments["manifest"]))
+    return {"digest": "" if text is None else hashlib.sha256(text.encode()).hexdigest()}
+
+
+def process(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
+    """What lives under a pid: {alive, started_ticks, boot}; a zombie is not alive."""
+    try:
+        with open(f"/proc/{int(arguments['pid'])}/stat", encoding="utf-8") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except FileNotFoundError:
+        fields = []
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        boot = file.read().strip()
+    alive = bool(fields) and fields[0] not in ("Z", "X")
+    return {"alive": alive, "started_ticks": int(fields[19]) if alive else 0, "boot": boot}
+
+
+def publish(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
+    """Point ``published`` at the directory and write its mode beside it, if the epoch allows it.
+
+    Arguments: directory, published, mode, epoch, site, run, undo, timeout_ms. Read-only pins what the
+    directory is now (links resolved); full follows it. Beside ``published`` stand ``.mode`` (one word)
+    and ``.epoch``. Result: {result: done | refused | failed, message, before}.
+    """
+    deadline = time.monotonic() + int(arguments["timeout_ms"]) / 1000
+    published = str(arguments["published"])
+    os.makedirs(os.path.dirname(published), exist_ok=True)
+    with _locked(published + ".lock", deadline) as is_held:
+        if not is_held:
+            return {"result": "failed", "message": "another change of what is published holds the lock"}
+        return _publish_locked(arguments, published)
+
+
+def look(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
+    """What is published: {entry, target, mode}; None where there is nothing."""
+    published = str(arguments["published"])
+    entry, problem = _entry(published)
+    return {"entry": entry, "target": _target(published), "mode": _mode(published), "message": problem}
+
+
+def _publish_locked(arguments: Mapping[str, Any], published: str) -> Mapping[str, Any]:
+    run, epoch, undo = str(arguments["run"]), int(arguments["epoch"]), bool(arguments.get("undo"))
+    entry, problem = _entry(published)
+    refusal = problem or _refusal(entry, run, epoch, undo)
+    if not refusal and os.path.lexists(published) and not os.path.islink(published):
+        refusal = f"{published} is not a link: it was made by somebody else"
+    if not refusal and not undo and not os.path.isdir(str(arguments["directory"])):
+        refusal = f"{arguments['directory']}: there is no such directory"
+    if refusal:
+        return {"result": "refused", "message": refusal}
+    before = {"target": _target(published), "mode": _mode(published)}
+    is_own = entry is not None and (entry["run"], entry["epoch"]) == (run, epoch)
+    previous = entry["previous"] if is_own and entry is not None else before
+    wanted = dict(previous) if undo else wanted_state(arguments)
+    site = entry["site"] if undo and entry is not None else str(arguments["site"])
+    claim = {"epoch": epoch, "site": site, "run": run, "previous": previous}
+    _replace(published + ".epoch", json.dumps(claim, sort_keys=True) + "\n")
+    if wanted["mode"] != "full":  # closing comes before the flip, opening after it
+        _set_mode(published, wanted["mode"])
+    _point(published, wanted["target"])
+    _set_mode(published, wanted["mode"])
+    _sync_directory(published)
+    after = {"target": _target(published), "mode": _mode(published)}
+    if after != wanted:
+        return {"result": "failed", "message": f"wanted {wanted}, found {after}"}
+    return {"result": "done", "message": "", "before": before, **after}
+
+
+def wanted_state(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``publish`` brings about: {target, mode}."""
+    directory, mode = str(arguments["directory"]), str(arguments["mode"])
+    return {"target": directory if mode == "full" else os.path.realpath(directory), "mode": mode}
+
+
+def _refusal(entry: Mapping[str, Any] | None, run: str, epoch: int, undo: bool) -> str:
+    if entry is None:
+        return "nothing of this run to undo" if undo else ""
+    if undo and (entry["run"], entry["epoch"]) != (run, epoch):
+        return f"run {entry['run']} has published at epoch {entry['epoch']} since"
+    if epoch < entry["epoch"]:
+        return f"epoch {epoch} is stale: epoch {entry['epoch']} (site {entry['site']}) rules here"
+    if epoch == entry["epoch"] and run != entry["run"]:
+        return f"epoch {epoch} was used here by another run ({entry['run']})"
+    return ""
+
+
+def _entry(published: str) -> tuple[dict[str, Any] | None, str]:
+    path = published + ".epoch"
+    text = _read(path)
+    if text is None:
+        return None, ""
+    try:
+        found = json.loads(text)
+        return {
+            **found,
+            "epoch": int(found["epoch"]),
+            "run": str(found["run"]),
+            "previous": dict(found["previous"]),
+        }, ""
+    except (ValueError, KeyError, TypeError):
+        return None, f"{path}: cannot be understood: people decide"
+
+
+def _parse(text: str, problems: list[str]) -> dict[str, str]:
+    listed: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        found = _LINE.fullmatch(line)
+        name = found["path"] if found else ""
+        parts = name.split("/")
+        if found is None or name.startswith("/") or any(part in ("", ".", "..") for part in parts):
+            problems.append(f"manifest line {number}: not `HASH  PATH` with a path inside the directory")
+        elif name in listed:
+            problems.append(f"manifest line {number}: {name} is listed twice")
+        else:
+            listed[name] = found["digest"]
+    return listed
+
+
+def _present(directory: str) -> Iterator[tuple[str, str]]:
+    """(path from the directory, whole path) of everything that is not a directory; links are not followed."""
+    for folder, folders, files in os.walk(directory):
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        for name in (*files, *links):
+            full = os.path.join(folder, name)
+            yield os.path.relpath(full, directory), full
+
+
+def _hash(path: str, deadline: float) -> tuple[str | None, int]:
+    """(digest or None when it is no regular file, its size)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None, 0
+    with os.fdopen(descriptor, "rb") as file:
+        if not os.path.isfile(f"/proc/self/fd/{file.fileno()}"):
+            return None, 0
+        total, size = hashlib.sha256(), 0
+        while chunk := file.read(CHUNK_BYTES):
+            total.update(chunk)
+            size += len(chunk)
+            if time.monotonic() > deadline:
+                raise TimeoutError("not all documents could be read in time")
+        return total.hexdigest(), size
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read(MANIFEST_BYTES_MAX)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _target(published: str) -> str | None:
+    return os.readlink(published) if os.path.islink(published) else None
+
+
+def _mode(published: str) -> str | None:
+    text = _read(published + ".mode")
+    return text.strip() if text is not None else None
+
+
+def _set_mode(published: str, mode: str | None) -> None:
+    if mode is None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(published + ".mode")
+    else:
+        _replace(published + ".mode", mode + "\n")
+
+
+def _point(link: str, target: str | None) -> None:
+    if target is None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(link)
+        return
+    temporary = f"{link}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary)
+    os.symlink(target, temporary)
+    os.replace(temporary, link)
+
+
+def _replace(path: str, text: str) -> None:
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path + ".new", path)
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(path: str, deadline: float) -> Iterator[bool]:
+    """Yields whether the lock could be had in time; it ends with the process however that ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    yield False
+                    return
+                time.sleep(0.001)
+            else:
+                yield True
+                return
+    finally:
+        os.close(descriptor)
