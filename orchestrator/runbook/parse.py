@@ -220,12 +220,14 @@ def _order(path: YamlPath) -> tuple[tuple[int, int, str], ...]:
 
 
 def _referenced(folder: Path, sources: Sources, warnings: list[str]) -> dict[str, str]:
-    """Digests of the files written as ``./…``. Folders have none; a missing file is a warning."""
+    """Digests of the files written as ``./…``; a missing one is a warning. Folders have none, and what
+    lies outside the estate's folder (``./../…``) is data of a host, which changes without the plan."""
     digests: dict[str, str] = {}
     for parsed in (sources.estate, *sources.runbooks):
         assert parsed is not None
         for text in parsed.texts:
-            if not text.text.startswith("./") or "${" in text.text or text.text in digests:
+            is_beside = text.text.startswith("./") and ".." not in text.text and "${" not in text.text
+            if not is_beside or text.text in digests:
                 continue
             path = folder / text.text
             if path.is_file() and path.stat().st_size <= REFERENCED_BYTES_MAX:

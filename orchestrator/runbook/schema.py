@@ -178,8 +178,10 @@ def _builder(annotation: Any) -> Callable[[Any], Any] | None:
         if shape.is_dataclass(value) and shape.named_by_key(shape.bare(value)):
             named = shape.bare(value)
             return lambda found: {name: build(named, model, name) for name, model in found.items()}
-        inner = _builder(value)
-        return None if inner is None else lambda found: {key: inner(item) for key, item in found.items()}
+        key, inner = _builder(get_args(plain)[0]) or _same, _builder(value) or _same
+        if key is _same and inner is _same:
+            return None
+        return lambda found: {key(name): inner(item) for name, item in found.items()}
     if shape.is_sequence(annotation):
         item_builder = _builder(get_args(plain)[0])
         if item_builder is None:
@@ -190,6 +192,10 @@ def _builder(annotation: Any) -> Callable[[Any], Any] | None:
     if shape.choices(annotation) and isinstance(plain, type):  # an enumeration
         return lambda word: None if word is None else plain(word)
     return None
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 @shape.remembered

@@ -95,10 +95,13 @@ def test_loading_twice_gives_equal_values(estate: Path, loaded: Loaded) -> None:
 def test_files_beside_the_estate_are_made_absolute_and_digested(estate: Path) -> None:
     (estate.parent / "ca.pem").write_text("certificate\n")
     (estate.parent / "bin").mkdir()
+    (estate.parent.parent / "pe.sock").write_text("data of a host")
+    estate.write_text(estate.read_text().replace("socket: /run/pe.sock", "socket: ./../pe.sock"))
     found = load_estate(estate)
     assert found.estate.clusters["registers-db"].tls.ca == str(estate.parent.resolve() / "ca.pem")
     assert found.estate.clusters["registers-db"].bin_directory == str(estate.parent.resolve() / "bin")
     assert found.files == {"./ca.pem": hashlib.sha256(b"certificate\n").hexdigest()}
+    assert found.estate.proxies["pe"].socket == str(estate.parent.resolve().parent / "pe.sock")
     assert found.warnings == ()
     assert set(found.sources) == {
         "estate.yaml",
@@ -199,3 +202,15 @@ def test_a_thousand_services_load_in_time(estate: Path) -> None:
     print(f"{SERVICES} runbooks: {seconds:.2f} s, of that reading YAML {reading:.2f} s")
     assert len(loaded.runbooks) == SERVICES + 2
     assert seconds < LOAD_SECONDS_MAX
+
+
+def test_keys_that_are_stages_become_stages(estate: Path) -> None:
+    runbook = estate.parent / "runbooks" / "land-register.yaml"
+    runbook.write_text(
+        runbook.read_text().replace(
+            "done-when:",
+            '  people:\n    type: manual\n    prompts: {start: "Call the Land Board"}\ndone-when:',
+        )
+    )
+    people = load_estate(estate).runbooks["land-register"].components["people"]
+    assert getattr(people, "prompts") == {Stage.START: "Call the Land Board"}  # noqa: B009
