@@ -32,6 +32,10 @@ class NotConnectedError(TransientError):
     """No connection came about: the request was surely not sent."""
 
 
+class NobodyListensError(NotConnectedError):
+    """Every address refused the connection: its host is there, and the service surely is not."""
+
+
 class NoAnswerError(TransientError):
     """The request may have been sent, and no whole answer came: the outcome is unknown."""
 
@@ -153,6 +157,7 @@ def _connect(name: str, port: int, deadline: float, resolve: Resolve | None) -> 
     else:
         addresses = list(resolve(name))
     problems = []
+    refused = 0
     for number, address in enumerate(addresses):
         left = deadline - time.monotonic()
         if left <= 0:
@@ -169,8 +174,10 @@ def _connect(name: str, port: int, deadline: float, resolve: Resolve | None) -> 
             return stream, address
         except OSError as error:
             stream.close()
+            refused += isinstance(error, ConnectionRefusedError)
             problems.append(f"{address}:{port} {_text(error)}")
-    raise NotConnectedError(f"{name}: cannot connect ({'; '.join(problems) or 'no address'})")
+    kind = NobodyListensError if addresses and refused == len(addresses) else NotConnectedError
+    raise kind(f"{name}: cannot connect ({'; '.join(problems) or 'no address'})")
 
 
 def _secure(stream: _PlainSocket, name: str, deadline: float, ca_file: str) -> _TlsSocket:
