@@ -1,0 +1,235 @@
+"""Decides what each fault of the lab really does, how it is healed, and what is not real about it.
+
+Faults act on processes and on the link, never on continuity's own state. What is broken now stands in
+``LAB/outside/faults.json`` for ``lab status``; the truth is always read from the parts themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import RefusedError
+from orchestrator.lab import link, power, processes, sites, supervise
+from orchestrator.lab.layout import SITES, Lab, SiteName, other, write_file
+
+SLOW_MS = 80
+UNIT_SECONDS_MAX = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """``real``: what happens to real parts; ``not_real``: how a true disaster differs from it."""
+
+    name: str
+    title: str
+    real: str
+    not_real: str
+    break_: Callable[[Lab, SiteName, int], dict[str, Any]]
+    heal: Callable[[Lab, SiteName], dict[str, Any]]
+
+
+def _members(lab: Lab, site: SiteName) -> dict[int, processes.Process]:
+    return processes.of_part(lab.mark(site), lab.site(site).path)
+
+
+def _crash(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
+    return {"killed": processes.kill_all(lambda: _members(lab, site))}
+
+
+def _power_on(lab: Lab, site: SiteName) -> dict[str, Any]:
+    """Power comes back with somebody there: what is not active any more is held back or read-only."""
+    if _members(lab, site):
+        return {"note": f"{site} is up already"}
+    elsewhere = sites.active_site(lab) == other(site)
+    mode = lab.site(site).gazette / "published.mode"
+    if elsewhere and mode.exists():
+        write_file(mode, "read-only\n")
+    held = supervise.HELD_WHEN_NOT_ACTIVE if elsewhere else ()
+    return {"held": list(held), **power.reset(lab, site, "On", held)}
+
+
+def _hang(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
+    return {"stopped": processes.stop_all(lambda: _members(lab, site))}
+
+
+def _unhang(lab: Lab, site: SiteName) -> dict[str, Any]:
+    """Let a site go on where it stopped; one whose power was cut meanwhile gets power again."""
+    if not _members(lab, site):
+        return _power_on(lab, site)
+    return {"continued": processes.continue_all(lambda: _members(lab, site))}
+
+
+def _returns(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
+    """The site is back unaided: everything that starts by itself starts, the old primary too."""
+    found = _members(lab, site)
+    if found and not any(process.state in "Tt" for process in found.values()):
+        return {"note": f"{site} is up already"}
+    if found:
+        return {"continued": processes.continue_all(lambda: _members(lab, site))}
+    return power.reset(lab, site, "On")
+
+
+def _stop_again(lab: Lab, site: SiteName) -> dict[str, Any]:
+    """People take a site that came back by itself out of service: its database is stopped."""
+    return _unit(lab, site, "postgresql", start=False) if sites.active_site(lab) != site else {}
+
+
+def _cut(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
+    return link.order(lab, "cut")
+
+
+def _slow(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
+    return link.order(lab, "slow", delay_ms or SLOW_MS)
+
+
+def _whole(lab: Lab, site: SiteName) -> dict[str, Any]:
+    return link.order(lab, "heal")
+
+
+def _proxy_down(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
+    return _unit(lab, site, "haproxy", start=False)
+
+
+def _proxy_up(lab: Lab, site: SiteName) -> dict[str, Any]:
+    return _unit(lab, site, "haproxy", start=True)
+
+
+def _unit(lab: Lab, site: SiteName, unit: str, *, start: bool) -> dict[str, Any]:
+    from orchestrator.core.model import Manager
+    from orchestrator.drivers import supervisor
+    from orchestrator.lab import layout
+
+    class Secrets:
+        def value(self, reference: str) -> str:
+            return lab.secret(reference.rsplit("/", 1)[1])
+
+    url = f"http://{lab.address(site)}:{layout.SUPERVISOR_PORT}/"
+    manager = Manager(url=url, user=supervise.USER, password="secret://file/supervisor")
+    order = supervisor.start if start else supervisor.stop
+    return {"unit": unit, "state": order(manager, unit, Secrets(), UNIT_SECONDS_MAX).name}
+
+
+def _refuse(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
+    write_file(lab.site(site).nameserver / "refuse-updates", "by the lab\n")
+    return {}
+
+
+def _accept(lab: Lab, site: SiteName) -> dict[str, Any]:
+    (lab.site(site).nameserver / "refuse-updates").unlink(missing_ok=True)
+    return {}
+
+
+FAULTS: dict[str, Fault] = {
+    fault.name: fault
+    for fault in (
+        Fault(
+            "home-crash",
+            "home dies at once",
+            "SIGKILL of every process at home: database, proxy, name server, registers, process manager",
+            "the disk and the address stay; a connection is refused at once where a dead site would be silent",
+            _crash,
+            _power_on,
+        ),
+        Fault(
+            "home-hang",
+            "home stands still",
+            "SIGSTOP of every process at home: TCP still accepts, nothing answers",
+            "the kernel answers for the stopped processes, as it does for a host that swaps to death",
+            _hang,
+            _unhang,
+        ),
+        Fault(
+            "home-returns",
+            "home comes back by itself",
+            "power returns: everything at home starts unaided, the old primary too, whatever happened meanwhile",
+            "nothing",
+            _returns,
+            _stop_again,
+        ),
+        Fault(
+            "link-cut",
+            "the link between the sites is cut, silently",
+            "the relay between the sites forwards nothing and closes nothing; citizens still reach both sites",
+            "the relay's kernel still accepts connections; bytes wait and are not lost when it heals",
+            _cut,
+            _whole,
+        ),
+        Fault(
+            "link-slow",
+            "the link is slow",
+            "the relay delays every byte in each direction",
+            "no loss, no jitter, no limit of bandwidth (this needs no netem in the kernel)",
+            _slow,
+            _whole,
+        ),
+        Fault(
+            "proxy-down",
+            "a site's front door is closed",
+            "HAProxy is stopped by the site's process manager and stays stopped",
+            "nothing",
+            _proxy_down,
+            _proxy_up,
+        ),
+        Fault(
+            "dns-refused",
+            "a name server refuses changes",
+            "the name server answers REFUSED to every update; questions are answered",
+            "nothing",
+            _refuse,
+            _accept,
+        ),
+    )
+}
+DEFAULT_SITE: dict[str, SiteName] = {"dns-refused": "embassy"}
+
+
+def fault(name: str) -> Fault:
+    """The fault of this name. RefusedError lists them."""
+    try:
+        return FAULTS[name]
+    except KeyError:
+        raise RefusedError(f"there is no fault {name}", tuple(FAULTS)) from None
+
+
+def broken(lab: Lab) -> dict[str, SiteName]:
+    """Faults that were made and not healed: name → site."""
+    try:
+        found: dict[str, SiteName] = json.loads(
+            (lab.path / "outside" / "faults.json").read_text(encoding="utf-8")
+        )
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def break_it(lab: Lab, name: str, site: SiteName | None = None, delay_ms: int = 0) -> dict[str, Any]:
+    """Make a fault. Returns what was seen to happen, with what is real about it."""
+    chosen = fault(name)
+    where = site or DEFAULT_SITE.get(name, "home")
+    done = chosen.break_(lab, where, delay_ms)
+    now = {known: at for known, at in broken(lab).items() if not (name == "home-returns" and at == where)}
+    _keep(lab, {**now, name: where})
+    return {"fault": name, "site": where, "real": chosen.real, "not_real": chosen.not_real, "done": done}
+
+
+def heal(lab: Lab, name: str | None = None, site: SiteName | None = None) -> list[dict[str, Any]]:
+    """Heal one fault, or everything that is broken. Returns what was done, in order."""
+    known = broken(lab)
+    chosen = list(known) if name is None else [name]
+    healed = []
+    for each in chosen:
+        where = site or known.get(each) or DEFAULT_SITE.get(each, "home")
+        healed.append({"fault": each, "site": where, "done": fault(each).heal(lab, where)})
+        known.pop(each, None)
+        _keep(lab, known)
+    if name is None:  # a fence may have cut the power of a site that nobody broke
+        dark = [at for at in SITES if not _members(lab, at)]
+        healed += [{"fault": "power-off", "site": at, "done": _power_on(lab, at)} for at in dark]
+    return healed
+
+
+def _keep(lab: Lab, now: dict[str, SiteName]) -> None:
+    write_file(lab.path / "outside" / "faults.json", json.dumps(now) + "\n")

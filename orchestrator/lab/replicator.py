@@ -1,0 +1,71 @@
+"""Decides when this site has the other site's newest edition: copied whole, verified, then made current.
+
+It runs at the site that receives and asks over the link. An edition that does not verify is left out and said;
+nothing is ever deleted, and no lower edition replaces a higher one. Run as a program:
+``python -m orchestrator.lab.replicator CONFIG.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from orchestrator.drivers import http, sshsig
+from orchestrator.errors import ContinuityError
+from orchestrator.lab import editions
+
+POLL_SECONDS = 0.2
+ANSWER_SECONDS_MAX = 2.0
+
+
+class Replicator:
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._source: str = config["source"]
+        self._folder = Path(config["folder"])
+        self._public_key = Path(config["public_key_file"]).read_text(encoding="utf-8")
+        self._said = ""
+
+    def step(self) -> None:
+        """Look once; copy the newest edition if it is newer than ours."""
+        latest = int(json.loads(self._get("/editions/latest"))["edition"])
+        if latest <= editions.current_number(self._folder):
+            return
+        base = f"/replica/{latest:04}"
+        manifest = self._get(f"{base}/{editions.MANIFEST}").decode("utf-8")
+        signature = self._get(f"{base}/{editions.SIGNATURE}").decode("utf-8")
+        sshsig.verify(self._public_key, signature, manifest.encode())
+        documents: dict[str, bytes] = {}
+        for name, digest in editions.parse_manifest(manifest).items():
+            documents[name] = self._get(f"{base}/{editions.DOCUMENTS}/{name}")
+            if hashlib.sha256(documents[name]).hexdigest() != digest:
+                raise ValueError(f"edition {latest}: {name} is not what the manifest says")
+        editions.add(self._folder, latest, documents, manifest, signature)
+        self._say(f"edition {latest} is here and whole")
+
+    def _get(self, path: str) -> bytes:
+        answer = http.exchange("GET", self._source + path, timeout_seconds=ANSWER_SECONDS_MAX)
+        if answer.status != 200:
+            raise ValueError(f"{path}: HTTP {answer.status}")
+        return answer.body
+
+    def _say(self, line: str) -> None:
+        if line != self._said:
+            self._said = line
+            sys.stderr.write(line + "\n")
+
+    def run(self) -> None:
+        """Look again and again; never returns."""
+        while True:
+            try:
+                self.step()
+            except (ContinuityError, OSError, ValueError, KeyError, TypeError) as error:
+                self._say(f"nothing copied: {error}")
+            time.sleep(POLL_SECONDS)
+
+
+if __name__ == "__main__":
+    Replicator(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))).run()
