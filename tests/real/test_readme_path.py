@@ -170,4 +170,5 @@ def test_the_path_by_hand(hands: Hands) -> None:
     while left_over(hands.home):
         assert time.monotonic() < deadline, left_over(hands.home)
         time.sleep(POLL_SECONDS * 50)
-    assert not [path for path in hands.home.rglob("*") if path.is_file() and "labs" in path.parts]
+    assert not list((hands.home / "lab").iterdir())
+    assert not list((hands.home / "labs").glob("*.json"))
