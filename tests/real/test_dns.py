@@ -6,11 +6,14 @@ bind9 and knot come from the system (CI installs both): a machine without one sk
 from __future__ import annotations
 
 import base64
+import json
+import os
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -91,7 +94,29 @@ zone:
     return ["knotd", "-c", str(folder / "knot.conf")]
 
 
+def own(folder: Path, port: int, secret: str) -> list[str]:
+    (folder / "initial.zone").write_text(ZONE)
+    (folder / "key").write_text(secret)
+    (folder / "nameserver.json").write_text(
+        json.dumps(
+            {
+                "zone": "example.",
+                "zone_file": str(folder / "zone"),
+                "initial_file": str(folder / "initial.zone"),
+                "refuse_file": str(folder / "refuse"),
+                "key_name": "upd",
+                "key_algorithm": "hmac-sha256",
+                "key_file": str(folder / "key"),
+                "address": "127.0.0.1",
+                "port": port,
+            }
+        )
+    )
+    return [sys.executable, "-m", "orchestrator.lab.nameserver", str(folder / "nameserver.json")]
+
+
 SERVERS: dict[str, tuple[str, Callable[[Path, int, str], list[str]]]] = {
+    "own": (sys.executable, own),
     "bind9": ("named", bind9),
     "knot": ("knotd", knot),
 }
@@ -152,7 +177,11 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     port, secret = free_port(), base64.b64encode(secrets.token_bytes(32)).decode()
     argv = configure(tmp_path, port, secret)
     process = subprocess.Popen(
-        [path, *argv[1:]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path
+        [path, *argv[1:]],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     lab = Lab(NameServer("ns", "embassy", "127.0.0.1", port), secret, process)
     deadline = time.monotonic() + START_SECONDS_MAX
@@ -216,7 +245,7 @@ def test_the_server_refuses_a_stale_update(lab: Lab) -> None:
 def test_an_unsigned_or_wrongly_signed_update_is_refused(lab: Lab) -> None:
     wrong = base64.b64encode(secrets.token_bytes(32)).decode()
     for key in (replace(lab.key, secret=wrong), replace(lab.key, name="nobody")):
-        with pytest.raises(dns.RefusedByServerError):
+        with pytest.raises((dns.RefusedByServerError, dns.NoReplyError)):  # an unsigned "no" proves nothing
             dns.update(
                 lab.server,
                 zone="example.",
