@@ -42,6 +42,8 @@ class App:
     settings: Settings
     clock: SystemClock = field(default_factory=SystemClock)
     listeners: list[Listener] = field(default_factory=list)
+    at_point: Callable[[str], None] = lambda name: None  # kill tests end the process here
+    record: Callable[[str, str], None] = lambda step, command: None  # exact commands as they are sent
     _journal: Journal | None = None
     _loaded: Any = None
     _catalog: Any = None
@@ -54,7 +56,7 @@ class App:
     def journal(self) -> Journal:
         """The log; made if the estate has none yet (it then knows no group, and refuses)."""
         if self._journal is None:
-            self._journal = Journal(SqliteStore(self.settings.log), plan_from_text, self._tell)
+            self._journal = Journal(SqliteStore(self.settings.log), plan_from_text, self._tell, at_point=self.at_point)
         return self._journal
 
     @property

@@ -39,7 +39,7 @@ def inspection_plan(app: App) -> Plan:
         bound = app.catalog.bind("postgresql.inspect", arguments, parts)
         step = Step(
             f"{name}/inspect", name, group, "", Stage.PREFLIGHT, Role.EVIDENCE, f"look at {name}",
-            "evidence decides, not one machine's file", bound, INSPECT_MS, (), NO_GATES, False, False, Retry(),
+            "evidence decides, not one machine's file", bound, INSPECT_MS, (), NO_GATES, up=False, best_effort=False, retry=Retry(),
         )  # fmt: skip
         steps[step.id] = step
         groups[group] = GroupMove(group, (), "", 0, 0, (name,), {})

@@ -138,7 +138,14 @@ def surroundings(app: App) -> Surroundings:
     from orchestrator.engine.resources import SharedResources
 
     secrets_folder = app.settings.folder / "secrets"
-    return Surroundings(SharedResources(), FolderSecrets(secrets_folder), LocalHosts(), app.clock)
+    return Surroundings(
+        SharedResources(),
+        FolderSecrets(secrets_folder),
+        LocalHosts(),
+        app.clock,
+        app.record,
+        app.at_point,
+    )
 
 
 def _dispatcher(app: App) -> ThreadDispatcher:

@@ -301,7 +301,7 @@ def _abort(draft: Draft, verb: Abort) -> None:
     if run.state is not R.ABORTING:
         draft.emit(events.AbortAsked(verb.at, verb.by, verb.reason, verb.leave_closed))
     elif not run.leave_closed:
-        draft.emit(events.AbortAsked(verb.at, verb.by, verb.reason, True))
+        draft.emit(events.AbortAsked(verb.at, verb.by, verb.reason, leave_closed=True))
 
 
 def _known_step(draft: Draft, step: str, verb: str) -> Step:

@@ -45,6 +45,7 @@ class Surroundings:
     hosts: Hosts
     clock: Clock
     record: Callable[[str, str], None] = lambda step, command: None
+    at_point: Callable[[str], None] = lambda name: None  # told after an effect, before its result
 
 
 @dataclass(slots=True)
@@ -102,6 +103,7 @@ class ThreadDispatcher:
 
         def work() -> None:
             outcome = _guarded(lambda: action.execute(context), step.action.mutates)
+            self.around.at_point(f"effect {step.id}")
             self._report_end(order, outcome)
 
         self._start(order.step, order.attempt, work, cancelled, deadline, f"{order.step}#{order.attempt}")
@@ -138,6 +140,7 @@ class ThreadDispatcher:
 
         def work() -> None:
             outcome = _guarded(lambda: action.undo(context), mutates=True)
+            self.around.at_point(f"undone {step.id}")
             self._results.put(UndoEnded(now(self.around.clock), order.step, order.number, outcome))
 
         threading.Thread(target=work, name=f"undo {order.step}", daemon=True).start()

@@ -16,7 +16,7 @@ from orchestrator.core.events import GroupEvent, RunCreated, RunEvent
 from orchestrator.core.fold import evolve
 from orchestrator.core.fold import fold as fold_run
 from orchestrator.core.groups import GroupState, label
-from orchestrator.core.inputs import At, Input
+from orchestrator.core.inputs import At, Checked, Ended, Input, UndoEnded
 from orchestrator.core.invariants import check as check_invariants
 from orchestrator.core.log import Append
 from orchestrator.core.machine import advance
@@ -48,11 +48,13 @@ class Journal:
         plan_from_text: Callable[[str], Plan],
         on_events: Callable[[Run, tuple[RunEvent, ...]], None] = lambda run, events: None,
         is_deep: bool = False,
+        at_point: Callable[[str], None] = lambda name: None,
     ) -> None:
         self.store = store
         self._plan_from_text = plan_from_text
         self._on_events = on_events
         self._is_deep = is_deep  # every invariant after every append (tests, simulator)
+        self._at_point = at_point  # told before and after each append, by what it appends (kill tests)
         self._plans: dict[str, Plan] = {}
 
     # --- groups -------------------------------------------------------------------------------
@@ -154,11 +156,14 @@ class Journal:
             if not decision.events:
                 return decision
             self._assert_invariants(tracked.run, decision)
+            point = name_of(given)
+            self._at_point(f"before {point}")
             try:
                 self.store.append(self._appends(tracked, decision))
             except ConflictError:
                 self.refresh(tracked)
                 continue
+            self._at_point(f"after {point}")
             tracked.run = decision.run
             tracked.stream_seq += len(decision.events)
             for event in decision.groups:
@@ -205,6 +210,17 @@ def _must_be_free(state: GroupState, plan: Plan) -> None:
             f"group {state.name} has moved on since the plan was made: it is {label(state)} at epoch "
             f"{state.epoch}; plan again"
         )
+
+
+def name_of(given: Input) -> str:
+    """An input's kind, its step and what it found: names a point of a run for kill tests."""
+    match given:
+        case Ended() | UndoEnded():
+            return f"{type(given).__name__} {given.step} {type(given.outcome).__name__}"
+        case Checked():
+            return f"Checked {given.step} {given.finding.kind}"
+        case _:
+            return type(given).__name__
 
 
 def utc_text(utc_ns: int) -> str:
