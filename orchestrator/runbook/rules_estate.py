@@ -207,7 +207,8 @@ def try_bind(
     except InputError as error:
         for problem in error.problems:
             hint = problem.hint or f"see the arguments of `{action}` in the documentation"
-            message = f"{action}: {problem.path + ': ' if problem.path else ''}{problem.message}"
+            message = f"{problem.path}: {problem.message}" if problem.path else problem.message
+            message = message if message.startswith(action) else f"{action}: {message}"
             sources.note(parsed, place, message, hint)
 
 
