@@ -1,0 +1,170 @@
+"""Decides how a standby is closed before it is promoted and opened after: ``postgresql.close`` and ``.open``.
+
+Closed means that no new session can write by default, whatever role the server has. Nothing here
+ever promotes, and nothing opens before the epoch is committed (the core's gate).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
+from orchestrator.core.plan import Parts, Undo
+from orchestrator.core.values import ClusterRef, HostRef, Json
+from orchestrator.drivers import postgresql, postgresql_settings
+from orchestrator.drivers.postgresql_member import Member, member
+from orchestrator.ports import Context, Description
+
+CLOSED = {
+    "default_transaction_read_only": "on",
+    "synchronous_standby_names": "",
+    "wal_retrieve_retry_interval": "1ms",
+}
+"""Clients cannot write; the first commit after promotion waits for nobody; and a promotion right
+after the primary's death does not wait five seconds for the next try to fetch WAL."""
+
+OPENED: dict[str, str | None] = {"default_transaction_read_only": None, "wal_retrieve_retry_interval": None}
+REOPENED: dict[str, str | None] = {**OPENED, "synchronous_standby_names": None}
+NAMES = tuple(CLOSED)
+
+
+@dataclass(frozen=True, slots=True)
+class CloseParams:
+    cluster: ClusterRef
+    host: HostRef
+
+
+@dataclass(frozen=True, slots=True)
+class OpenParams:
+    cluster: ClusterRef
+    host: HostRef
+
+
+class Close:
+    """One reload that makes a standby refuse writes when it becomes a primary."""
+
+    kind: ClassVar[str] = "postgresql.close"
+    version: ClassVar[int] = 1
+    params: ClassVar[type[Any]] = CloseParams
+    idempotent: ClassVar[bool] = True
+    mutates: ClassVar[bool] = True
+
+    def describe(self, params: CloseParams, parts: Parts) -> Description:
+        at = member(parts, params.cluster, params.host)
+        return Description(
+            postgresql_settings.statements(CLOSED),
+            (at.touch,),
+            Undo.UNDO,
+            postgresql_settings.statements(REOPENED),
+        )
+
+    def load(self, context: Context[CloseParams]) -> None:
+        postgresql.warm(context, _member(context))
+
+    def check(self, context: Context[CloseParams]) -> Finding:
+        def work() -> Finding:
+            seen = _read_in_new_session(context)
+            if _is_closed(seen):
+                return Finding(FindingKind.DONE, "", _evidence(seen))
+            return Finding(FindingKind.NOT_DONE, f"a new session has {seen}")
+
+        return postgresql.found(work)
+
+    def execute(self, context: Context[CloseParams]) -> Outcome:
+        def work() -> Outcome:
+            with postgresql.lease(context, _member(context)) as session:
+                before = postgresql_settings.read_settings(session, NAMES)
+                wanted = {
+                    name: setting
+                    for name, setting in CLOSED.items()
+                    if name == "default_transaction_read_only" or before[name] != setting
+                }
+                postgresql_settings.change(context, session, wanted)
+            seen = _read_in_new_session(context)
+            if not _is_closed(seen):
+                return Failed(f"a new session still has {seen}")
+            return Succeeded(_evidence(seen))
+
+        return postgresql.settle(work)
+
+    def undo(self, context: Context[CloseParams]) -> Outcome:
+        def work() -> Outcome:
+            with postgresql.lease(context, _member(context)) as session:
+                postgresql_settings.change(context, session, REOPENED)
+            return Succeeded()
+
+        return postgresql.settle(work)
+
+
+class Open:
+    """Lifts what ``postgresql.close`` set, once the epoch is committed."""
+
+    kind: ClassVar[str] = "postgresql.open"
+    version: ClassVar[int] = 1
+    params: ClassVar[type[Any]] = OpenParams
+    idempotent: ClassVar[bool] = True
+    mutates: ClassVar[bool] = True
+
+    def describe(self, params: OpenParams, parts: Parts) -> Description:
+        at = member(parts, params.cluster, params.host)
+        return Description(postgresql_settings.statements(OPENED), (at.touch,), Undo.POINT_OF_NO_RETURN)
+
+    def load(self, context: Context[OpenParams]) -> None:
+        postgresql.warm(context, _member(context))
+
+    def check(self, context: Context[OpenParams]) -> Finding:
+        def work() -> Finding:
+            problem, evidence = _writable_in_new_session(context)
+            if problem:
+                return Finding(FindingKind.NOT_DONE, problem)
+            return Finding(FindingKind.DONE, "", evidence)
+
+        return postgresql.found(work)
+
+    def execute(self, context: Context[OpenParams]) -> Outcome:
+        def work() -> Outcome:
+            with postgresql.lease(context, _member(context)) as session:
+                if postgresql.value(session, "SELECT pg_is_in_recovery()"):
+                    return Failed("still a standby: it is not opened before it is promoted")
+                postgresql_settings.change(context, session, OPENED)
+            problem, evidence = _writable_in_new_session(context)
+            return Failed(problem) if problem else Succeeded(evidence)
+
+        return postgresql.settle(work)
+
+    def undo(self, context: Context[OpenParams]) -> Outcome:
+        return Failed("clients may have written since: going back is a failback")
+
+
+def _member(context: Context[Any]) -> Member:
+    return member(context.parts, context.params.cluster, context.params.host)
+
+
+def _read_in_new_session(context: Context[Any]) -> dict[str, str]:
+    with postgresql.lease(context, _member(context), looking=True, new=True) as session:
+        return postgresql_settings.read_settings(session, NAMES)
+
+
+def _is_closed(seen: dict[str, str]) -> bool:
+    return all(seen[name] == setting for name, setting in CLOSED.items())
+
+
+def _evidence(seen: dict[str, str]) -> dict[str, Json]:
+    return dict(seen)
+
+
+def _writable_in_new_session(context: Context[Any]) -> tuple[str, dict[str, Json]]:
+    """("", evidence) when a session that starts now may write, else why it may not."""
+    with postgresql.lease(context, _member(context), looking=True, new=True) as session:
+        standby, read_only, retry, lsn = postgresql.row(
+            session,
+            "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'),"
+            " current_setting('wal_retrieve_retry_interval'),"
+            " CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END",
+        )
+    if standby or read_only == "on":
+        return f"a new session is read-only ({'standby' if standby else 'closed'})", {}
+    if retry == "1ms":
+        return "wal_retrieve_retry_interval is still 1ms", {}
+    return "", {"read_only": read_only, "lsn": lsn}

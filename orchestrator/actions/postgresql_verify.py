@@ -1,0 +1,314 @@
+"""Decides whether a standby's data may be promoted and what would be lost: ``postgresql.verify``,
+``postgresql.verify-drained`` and ``postgresql.measure``. Read-only; the cost never grows with data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
+from orchestrator.core.plan import Parts, Undo
+from orchestrator.core.values import (
+    Bytes,
+    ClusterRef,
+    HostRef,
+    Json,
+    Milliseconds,
+    SiteRef,
+    duration_text,
+    size_text,
+)
+from orchestrator.drivers import postgresql, postgresql_facts
+from orchestrator.drivers.postgresql_facts import Facts
+from orchestrator.drivers.postgresql_member import Member, highest, lsn_number, member, promote_ms
+from orchestrator.ports import Context, Description
+
+MILLISECOND_NS = 1_000_000
+SECOND_NS = 1_000_000_000
+RATE_NS_MIN = 100 * MILLISECOND_NS  # a rate over less says nothing
+READ_WRITERS = "SELECT epoch, site, run, durability FROM continuity.writer"
+POLL_SECONDS = 0.001
+
+
+class ReadOnly:
+    """What the actions of this module share: they change nothing and are asked again at will."""
+
+    version: ClassVar[int] = 1
+    idempotent: ClassVar[bool] = True
+    mutates: ClassVar[bool] = False
+
+    def load(self, context: Context[Any]) -> None:
+        databases = getattr(context.params, "databases", ())
+        postgresql.warm(context, _member(context), ("postgres", *databases))
+
+    def check(self, context: Context[Any]) -> Finding:
+        outcome = self.execute(context)
+        if isinstance(outcome, Succeeded):
+            return Finding(FindingKind.DONE, "", outcome.evidence)
+        return Finding(FindingKind.NOT_DONE, outcome.message)
+
+    def undo(self, context: Context[Any]) -> Outcome:
+        return Succeeded()
+
+    def execute(self, context: Context[Any]) -> Outcome:
+        raise NotImplementedError
+
+
+def _member(context: Context[Any]) -> Member:
+    return member(context.parts, context.params.cluster, context.params.host)
+
+
+def _facts(context: Context[Any]) -> Facts:
+    with postgresql.lease(context, _member(context)) as session:
+        context.record("SELECT role, system identifier, timeline, received and replayed LSN")
+        return postgresql_facts.facts(session)
+
+
+def _inspected(evidence: Mapping[str, Mapping[str, Json]]) -> Iterator[tuple[str, Mapping[str, Json]]]:
+    """(site, facts) of every side that the preflight inspection of this unit reached."""
+    for step in evidence.values():
+        sites = step.get("sites")
+        if isinstance(sites, Mapping):
+            for site, seen in sites.items():
+                if isinstance(seen, Mapping) and seen.get("reachable"):
+                    yield site, seen
+
+
+# --- verify -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyParams:
+    cluster: ClusterRef
+    host: HostRef
+    databases: tuple[str, ...]
+    expect_site: SiteRef
+    expect_epoch: int
+    lag_ms_limit: Milliseconds = 10_000
+    backlog_bytes_limit: Bytes = 64 * 1024 * 1024
+
+
+class Verify(ReadOnly):
+    """The standby holds the cluster's data, replays it, and its rows say what the plan saw."""
+
+    kind: ClassVar[str] = "postgresql.verify"
+    params: ClassVar[type[Any]] = VerifyParams
+
+    def describe(self, params: VerifyParams, parts: Parts) -> Description:
+        at = member(parts, params.cluster, params.host)
+        rows = tuple(f"{name}: {READ_WRITERS}" for name in params.databases)
+        commands = ("SELECT role, system identifier, timeline, received and replayed LSN", *rows)
+        return Description(commands, (at.touch,), Undo.NONE_NEEDED)
+
+    def execute(self, context: Context[VerifyParams]) -> Outcome:
+        def work() -> Outcome:
+            params = context.params
+            facts = _facts(context)
+            rows = postgresql_facts.writers(context, _member(context), params.databases)
+            problems = [
+                *_problems_of_standby(context, facts),
+                *postgresql_facts.writer_problems(rows, epoch=params.expect_epoch, site=params.expect_site),
+            ]
+            evidence: dict[str, Json] = {
+                **facts.evidence(),
+                "backlog_bytes": facts.backlog_bytes,
+                "lag_ms": _lag_ms(facts),
+                "predicted_promote_ms": promote_ms(facts.backlog_bytes),
+                "writers": {name: writer.evidence() if writer else None for name, writer in rows.items()},
+                "problems": problems,
+            }
+            if problems:
+                return Failed("; ".join(problems), evidence=evidence)
+            return Succeeded(evidence)
+
+        return postgresql.settle(work)
+
+
+def _problems_of_standby(context: Context[VerifyParams], facts: Facts) -> Iterator[str]:
+    if not facts.in_recovery:
+        yield "not a standby: it has been promoted already"
+    if facts.is_paused:
+        yield f"replay is {facts.pause_state}: a promotion replays what was held back"
+    if facts.is_delayed:
+        yield f"replay is delayed on purpose (recovery_min_apply_delay = {facts.apply_delay})"
+    limits = context.params
+    if facts.backlog_bytes > limits.backlog_bytes_limit:
+        yield (
+            f"{size_text(facts.backlog_bytes)} received and not replayed, more than"
+            f" {size_text(limits.backlog_bytes_limit)}: promotion would take"
+            f" {duration_text(promote_ms(facts.backlog_bytes))}"
+        )
+    lag_ms = _lag_ms(facts)
+    if lag_ms is not None and lag_ms > limits.lag_ms_limit:
+        yield f"replay is {duration_text(lag_ms)} behind, more than {duration_text(limits.lag_ms_limit)}"
+    for site, seen in _inspected(context.evidence):
+        if seen.get("system_id") != facts.system_id:
+            yield f"system identifier {facts.system_id} is not that of {site} ({seen.get('system_id')})"
+
+
+def _lag_ms(facts: Facts) -> int | None:
+    """How old the last replayed commit is while received WAL waits; 0 when all of it is replayed."""
+    if not facts.backlog_bytes:
+        return 0
+    if facts.last_commit_ns is None:
+        return None
+    return max(0, (facts.now_ns - facts.last_commit_ns) // MILLISECOND_NS)
+
+
+# --- verify-drained -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyDrainedParams:
+    """``source``: the host of the stopped primary, whose stop step left its shutdown checkpoint."""
+
+    cluster: ClusterRef
+    host: HostRef
+    source: HostRef
+
+
+class VerifyDrained(ReadOnly):
+    """The target has replayed everything up to and with the old primary's shutdown checkpoint."""
+
+    kind: ClassVar[str] = "postgresql.verify-drained"
+    params: ClassVar[type[Any]] = VerifyDrainedParams
+
+    def describe(self, params: VerifyDrainedParams, parts: Parts) -> Description:
+        at = member(parts, params.cluster, params.host)
+        command = f"SELECT pg_last_wal_replay_lsn() > the shutdown checkpoint of {params.source}"
+        return Description((command,), (at.touch,), Undo.NONE_NEEDED)
+
+    def execute(self, context: Context[VerifyDrainedParams]) -> Outcome:
+        def work() -> Outcome:
+            checkpoint = _shutdown_checkpoint(context)
+            if checkpoint is None:
+                return Failed(f"{context.params.source} left no proof of a clean shutdown")
+            replayed = _replayed_past(context, checkpoint)
+            if replayed is None:
+                return Failed("not a standby")
+            evidence: dict[str, Json] = {"shutdown_checkpoint": checkpoint, "replay_lsn": replayed}
+            if lsn_number(replayed) <= lsn_number(checkpoint):
+                return Failed(f"replayed up to {replayed}, not past {checkpoint}", retryable=True, evidence=evidence)
+            return Succeeded({**evidence, "drained": True})
+
+        return postgresql.settle(work)
+
+
+def _shutdown_checkpoint(context: Context[VerifyDrainedParams]) -> str | None:
+    for step in context.evidence.values():
+        checkpoint = step.get("shutdown_checkpoint")
+        if step.get("host") == context.params.source and isinstance(checkpoint, str) and checkpoint:
+            return checkpoint
+    return None
+
+
+def _replayed_past(context: Context[VerifyDrainedParams], checkpoint: str) -> str | None:
+    """Wait until replay is past the checkpoint; the replay LSN at the end, None for no standby."""
+    limit = context.deadline - min(0.2, context.seconds_left() / 4)
+    with postgresql.lease(context, _member(context)) as session:
+        context.record(f"SELECT pg_last_wal_replay_lsn() > {checkpoint}")
+        while True:
+            standby, replayed = postgresql.row(
+                session, "SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn()::text"
+            )
+            if not standby or replayed is None:
+                return None
+            over = context.clock.monotonic() >= limit or context.cancelled.is_set()
+            if over or lsn_number(replayed) > lsn_number(checkpoint):
+                return str(replayed)
+            context.cancelled.wait(POLL_SECONDS)
+
+
+# --- measure ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureParams:
+    cluster: ClusterRef
+    host: HostRef
+    databases: tuple[str, ...]
+
+
+class Measure(ReadOnly):
+    """What of home's work has reached this standby; the core states the loss from it."""
+
+    kind: ClassVar[str] = "postgresql.measure"
+    params: ClassVar[type[Any]] = MeasureParams
+
+    def describe(self, params: MeasureParams, parts: Parts) -> Description:
+        at = member(parts, params.cluster, params.host)
+        rows = tuple(
+            f"{name}: {text}"
+            for name in params.databases
+            for text in (READ_WRITERS, "SELECT at FROM continuity.heartbeat")
+        )
+        commands = ("SELECT received and replayed LSN, time of the last commit", *rows)
+        return Description(commands, (at.touch,), Undo.NONE_NEEDED)
+
+    def execute(self, context: Context[MeasureParams]) -> Outcome:
+        def work() -> Outcome:
+            at = _member(context)
+            facts = _facts(context)
+            rows = postgresql_facts.writers(context, at, context.params.databases)
+            missing = [name for name, writer in rows.items() if writer is None]
+            if missing:
+                return Failed(f"no epoch row in {', '.join(missing)}: the loss cannot be told")
+            durabilities = {writer.durability for writer in rows.values() if writer}
+            evidence: dict[str, Json] = {
+                "durability": "remote" if durabilities == {"remote"} else "local",
+                "received_lsn": facts.held_lsn,
+                "replay_lsn": facts.replay_lsn,
+                "last_commit_ns": facts.last_commit_ns,
+                "heartbeat_ns": _heartbeat(context, at),
+                "home_lsn": _home_lsn(context, facts),
+                "write_rate_rows_per_s": _write_rate(context, facts),
+                "backlog_bytes": facts.backlog_bytes,
+                "predicted_promote_ms": promote_ms(facts.backlog_bytes),
+                "seen_ns": facts.now_ns,
+            }
+            return Succeeded(evidence)
+
+        return postgresql.settle(work)
+
+
+def _heartbeat(context: Context[MeasureParams], at: Member) -> int | None:
+    """The newest heartbeat of any database: one log carries them all."""
+    beats = []
+    for database in context.params.databases:
+        with postgresql.lease(context, at, database) as session:
+            beats.append(postgresql_facts.heartbeat_ns(session))
+    return max((beat for beat in beats if beat is not None), default=None)
+
+
+def _home_lsn(context: Context[MeasureParams], facts: Facts) -> str | None:
+    """The highest position of home that anybody has seen: home itself, or its standby."""
+    seen: list[str | None] = [facts.home_lsn]
+    own_site = _member(context).host.site
+    for site, side in _inspected(context.evidence):
+        names = ("home_lsn",) if site == own_site else ("home_lsn", "lsn")
+        seen += [text for name in names if isinstance(text := side.get(name), str)]
+    return highest(*seen)
+
+
+def _write_rate(context: Context[MeasureParams], facts: Facts) -> int | None:
+    """The highest rate known: home's own statistics, and the transaction ids that replay has passed.
+
+    A transaction counts as one row, so this is a lower bound where transactions write many rows and
+    home was not seen. Rounded up.
+    """
+    rates: list[int] = []
+    samples = [(facts.checkpoint_ns, facts.checkpoint_xid)]
+    for site, side in _inspected(context.evidence):
+        rate = side.get("write_rate_rows_per_s")
+        if isinstance(rate, int):
+            rates.append(rate)
+        commit_ns, xid = side.get("last_commit_ns"), side.get("xid")
+        if site == _member(context).host.site and isinstance(commit_ns, int) and isinstance(xid, int):
+            samples.append((commit_ns, xid))
+    for since_ns, xid in samples:
+        if facts.last_commit_ns is not None and facts.last_commit_ns - since_ns >= RATE_NS_MIN:
+            count, nanoseconds = max(0, facts.xid - xid), facts.last_commit_ns - since_ns
+            rates.append(-(-count * SECOND_NS // nanoseconds))
+    return max(rates, default=None)

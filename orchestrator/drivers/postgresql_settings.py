@@ -1,0 +1,139 @@
+"""Decides how settings of a running server are changed and when a change is in force; must never restart it.
+
+A reload is asynchronous. The postmaster passes the signal on to its children only after it has read
+the files itself, so once a session that was open before sees the reload, every session that starts
+from then on has the new values; ``read_back`` asks such a new session.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.drivers.postgresql import Session, limit_of, quote, row, rows, value
+from orchestrator.drivers.postgresql_member import Member
+from orchestrator.errors import PermanentError
+
+if TYPE_CHECKING:
+    from orchestrator.ports import Context
+
+RELOAD = "SELECT pg_reload_conf()"
+RELOAD_SECONDS_MAX = 5.0
+POLL_SECONDS = 0.0005
+LOADED = "SELECT (extract(epoch FROM pg_conf_load_time()) * 1000000)::bigint"
+
+
+def alter_statement(name: str, setting: str | None) -> str:
+    """``ALTER SYSTEM`` to a value, or back to what the files say (None)."""
+    return f"ALTER SYSTEM RESET {name}" if setting is None else f"ALTER SYSTEM SET {name} = {quote(setting)}"
+
+
+def statements(settings: Mapping[str, str | None]) -> tuple[str, ...]:
+    """The exact statements of ``change``, for people."""
+    return (*(alter_statement(name, setting) for name, setting in settings.items()), RELOAD)
+
+
+def change(context: Context[Any], session: Session, settings: Mapping[str, str | None]) -> None:
+    """Set or reset settings and return when every new session has them. Each is idempotent.
+
+    PermanentError when a configuration file has an error, which PostgreSQL answers by changing nothing.
+    """
+    for name, setting in settings.items():
+        text = alter_statement(name, setting)
+        context.record(text)
+        rows(session, text)
+    reload(context, session)
+
+
+def reload(context: Context[Any], session: Session) -> None:
+    """Have the server read its files and return when every new session has the new values."""
+    before = value(session, LOADED)
+    context.record(RELOAD)
+    rows(session, RELOAD)
+    limit = limit_of(context)
+    deadline = time.monotonic() + RELOAD_SECONDS_MAX
+    while value(session, LOADED) == before:
+        limit.check()
+        if time.monotonic() >= deadline:
+            raise PermanentError(f"the reload changes nothing: {_file_errors(session)}")
+        time.sleep(POLL_SECONDS)
+
+
+def _file_errors(session: Session) -> str:
+    found = rows(
+        session,
+        "SELECT sourcefile, sourceline, name, error FROM pg_file_settings"
+        " WHERE error IS NOT NULL AND error NOT LIKE '%restart%'",
+    )
+    return "; ".join(f"{file}:{line}: {name}: {error}" for file, line, name, error in found) or "no reason found"
+
+
+def read_settings(session: Session, names: tuple[str, ...]) -> dict[str, str]:
+    """The settings as this session has them."""
+    found = row(session, "SELECT " + ", ".join(f"current_setting({quote(name)})" for name in names))
+    return dict(zip(names, found, strict=True))
+
+
+# --- the role file ----------------------------------------------------------------------------
+
+
+def conninfo(source: Member, follower: Member, *, role: str, database: str = "") -> str:
+    """How ``follower``'s host reaches the server ``source``; the password stands in a file there."""
+    cluster = source.cluster
+    path = cluster.replicate_from.get(source.host.site)
+    parts = {
+        "host": path.address if path else source.host.address,
+        "port": str(path.port if path else cluster.port),
+        "user": cluster.roles[role].user,  # type: ignore[index]
+        "passfile": follower.password_file,
+        "sslmode": cluster.tls.mode,
+    }
+    if follower.ca:
+        parts["sslrootcert"] = follower.ca
+    if role == "replication":
+        parts["application_name"] = follower.host.name
+    if database:
+        parts["dbname"] = database
+    return " ".join(f"{name}={_conninfo_value(text)}" for name, text in parts.items())
+
+
+def _conninfo_value(text: str) -> str:
+    plain = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{plain}'" if not text or any(c in text for c in " '\\=") else text
+
+
+def standby_file(source: Member, follower: Member) -> str:
+    """The role file of a server that follows ``source``."""
+    text = conninfo(source, follower, role="replication").replace("'", "''")
+    return (
+        "# Written by continuity at each role change.\n"
+        f"primary_conninfo = '{text}'\nprimary_slot_name = '{follower.slot}'\n"
+        "recovery_target_timeline = 'latest'\n"
+        "synchronous_standby_names = ''\n"
+        "restore_command = ''\n"
+    )
+
+
+def primary_file(synchronous_standby_names: str) -> str:
+    """The role file of a server that others follow."""
+    names = synchronous_standby_names.replace("'", "''")
+    return f"# Written by continuity at each role change.\nsynchronous_standby_names = '{names}'\n"
+
+
+def synchronous_names(followers: tuple[Member, ...]) -> str:
+    """Commits wait for any one of these."""
+    listed = ", ".join('"' + member.host.name.replace('"', '""') + '"' for member in followers)
+    return f"ANY 1 ({listed})"
+
+
+def password_lines(member: Member, passwords: Mapping[str, str]) -> str:
+    """The password file of a host's server: one line for each role it uses."""
+
+    def escaped(text: str) -> str:
+        return text.replace("\\", "\\\\").replace(":", "\\:")
+
+    roles: Any = member.cluster.roles
+    return "".join(
+        f"*:*:*:{escaped(roles[name].user)}:{escaped(secret)}\n" for name, secret in passwords.items()
+    )
