@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from orchestrator.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from orchestrator.planning.bind import TableCatalog
+    from orchestrator.ports import Context
     from orchestrator.runbook.parse import Loaded
 
 Listener = Callable[[Run, tuple[RunEvent, ...]], None]
@@ -79,6 +81,37 @@ class App:
 
             self._loaded = load_estate(self.settings.estate, catalog=self.catalog)
         return self._loaded  # type: ignore[no-any-return]
+
+    @contextmanager
+    def context(self, run: str, step: str, seconds: float) -> Iterator[Context[Any]]:
+        """Surroundings for work outside any run (adopting, listing what differs); ``params`` is None."""
+        from orchestrator.bootstrap.operations import surroundings
+        from orchestrator.core.model import Operation
+        from orchestrator.core.plan import Parts
+        from orchestrator.ports import Context
+
+        estate, around = self.loaded.estate, surroundings(self)
+        try:
+            yield Context(
+                params=None,
+                parts=Parts(
+                    estate.sites, estate.hosts, estate.clusters, estate.proxies, estate.name_servers
+                ),
+                operation=Operation.REPROTECT,
+                run=run,
+                step=step,
+                attempt=f"{run}/{step}/1",
+                deadline=self.clock.monotonic() + seconds,
+                evidence={},
+                resources=around.resources,
+                secrets=around.secrets,
+                hosts=around.hosts,
+                clock=around.clock,
+            )
+        finally:
+            close = getattr(around.resources, "close", None)
+            if close is not None:
+                close()
 
     def close(self) -> None:
         if self._journal is not None:

@@ -4,12 +4,23 @@ Events change additively only: a field once written keeps its name and meaning, 
 default. ``KIND`` is the name in the log. Bodies are JSON without floats.
 """
 
+# ruff: noqa: PLC0414 - group events are part of this vocabulary, in a file of their own
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
+from orchestrator.core.group_events import GroupAdopted as GroupAdopted
+from orchestrator.core.group_events import GroupClaimed as GroupClaimed
+from orchestrator.core.group_events import GroupConflictSeen as GroupConflictSeen
+from orchestrator.core.group_events import GroupEvent as GroupEvent
+from orchestrator.core.group_events import GroupGranted as GroupGranted
+from orchestrator.core.group_events import GroupProtected as GroupProtected
+from orchestrator.core.group_events import GroupProtectionLost as GroupProtectionLost
+from orchestrator.core.group_events import GroupReleased as GroupReleased
+from orchestrator.core.group_events import GroupResolved as GroupResolved
+from orchestrator.core.group_events import GroupWithdrawn as GroupWithdrawn
 from orchestrator.core.inputs import At
 from orchestrator.core.values import Json
 
@@ -331,116 +342,6 @@ RunEvent: TypeAlias = (
     | RunResumed
     | AbortAsked
     | RunFinished
-)
-
-
-# --- the streams of groups --------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class GroupAdopted:
-    """The first event of a group: what people confirmed of the evidence (semantics 3.1)."""
-
-    KIND: ClassVar[str] = "group.adopted"
-    at: At
-    group: str
-    active: str
-    epoch: int
-    protection: str
-    by: str
-    evidence: Mapping[str, Json] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class GroupClaimed:
-    KIND: ClassVar[str] = "group.claimed"
-    at: At
-    group: str
-    run: str
-    by: str
-    machine: str
-    epoch_next: int
-
-
-@dataclass(frozen=True, slots=True)
-class GroupWithdrawn:
-    """From here no site holds the group's right to write."""
-
-    KIND: ClassVar[str] = "group.withdrawn"
-    at: At
-    group: str
-    run: str
-
-
-@dataclass(frozen=True, slots=True)
-class GroupGranted:
-    KIND: ClassVar[str] = "group.granted"
-    at: At
-    group: str
-    run: str
-    site: str
-    epoch: int
-    protection: str
-
-
-@dataclass(frozen=True, slots=True)
-class GroupProtected:
-    KIND: ClassVar[str] = "group.protected"
-    at: At
-    group: str
-    run: str
-
-
-@dataclass(frozen=True, slots=True)
-class GroupReleased:
-    KIND: ClassVar[str] = "group.released"
-    at: At
-    group: str
-    run: str
-    outcome: str
-
-
-@dataclass(frozen=True, slots=True)
-class GroupConflictSeen:
-    """Two sites write, or wrote. ``evidence`` names them and counts what differs."""
-
-    KIND: ClassVar[str] = "group.conflict-seen"
-    at: At
-    group: str
-    evidence: Mapping[str, Json] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class GroupResolved:
-    KIND: ClassVar[str] = "group.resolved"
-    at: At
-    group: str
-    keep: str
-    by: str
-    reason: str
-    evidence: Mapping[str, Json] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class GroupProtectionLost:
-    """Replication to the other side is known to be relaxed or gone."""
-
-    KIND: ClassVar[str] = "group.protection-lost"
-    at: At
-    group: str
-    reason: str
-
-
-GroupEvent: TypeAlias = (
-    GroupAdopted
-    | GroupClaimed
-    | GroupWithdrawn
-    | GroupGranted
-    | GroupProtected
-    | GroupReleased
-    | GroupConflictSeen
-    | GroupResolved
-    | GroupProtectionLost
 )
 
 Event: TypeAlias = RunEvent | GroupEvent
