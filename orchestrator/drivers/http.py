@@ -139,6 +139,8 @@ def _converse(
                 raise NoAnswerError(
                     f"{method} {parts.geturl()}: the answer is longer than {body_bytes_max} bytes"
                 )
+        if answer.length:  # reading in parts says nothing of an early end
+            raise NoAnswerError(f"{method} {parts.geturl()}: the answer is cut short")
         found = {name.lower(): value for name, value in answer.getheaders()}
         return Response(answer.status, found, bytes(received), address)
     except (OSError, http.client.HTTPException) as error:
