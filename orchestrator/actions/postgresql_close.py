@@ -13,6 +13,7 @@ from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Su
 from orchestrator.core.plan import Parts, Undo
 from orchestrator.core.values import ClusterRef, HostRef, Json
 from orchestrator.drivers import postgresql, postgresql_settings
+from orchestrator.drivers.postgresql import Session
 from orchestrator.drivers.postgresql_member import Member, member
 from orchestrator.ports import Context, Description
 
@@ -81,9 +82,12 @@ class Close:
                     if name == "default_transaction_read_only" or before[name] != setting
                 }
                 postgresql_settings.change(context, session, wanted)
-            seen = _read_in_new_session(context)
+                seen = postgresql_settings.read_settings(session, NAMES)
+                ways_in = postgresql_settings.overrides(session, "default_transaction_read_only")
             if not _is_closed(seen):
-                return Failed(f"a new session still has {seen}")
+                return Failed(f"after the reload the server still has {seen}")
+            if ways_in:
+                return Failed(f"not closed for everybody: {'; '.join(ways_in)}")
             return Succeeded(_evidence(seen))
 
         return postgresql.settle(work)
@@ -115,7 +119,8 @@ class Open:
 
     def check(self, context: Context[OpenParams]) -> Finding:
         def work() -> Finding:
-            problem, evidence = _writable_in_new_session(context)
+            with postgresql.lease(context, _member(context), looking=True, new=True) as session:
+                problem, evidence = _writable(session)
             if problem:
                 return Finding(FindingKind.NOT_DONE, problem)
             return Finding(FindingKind.DONE, "", evidence)
@@ -128,7 +133,7 @@ class Open:
                 if postgresql.value(session, "SELECT pg_is_in_recovery()"):
                     return Failed("still a standby: it is not opened before it is promoted")
                 postgresql_settings.change(context, session, OPENED)
-            problem, evidence = _writable_in_new_session(context)
+                problem, evidence = _writable(session)
             return Failed(problem) if problem else Succeeded(evidence)
 
         return postgresql.settle(work)
@@ -154,17 +159,16 @@ def _evidence(seen: dict[str, str]) -> dict[str, Json]:
     return dict(seen)
 
 
-def _writable_in_new_session(context: Context[Any]) -> tuple[str, dict[str, Json]]:
-    """("", evidence) when a session that starts now may write, else why it may not."""
-    with postgresql.lease(context, _member(context), looking=True, new=True) as session:
-        standby, read_only, retry, lsn = postgresql.row(
-            session,
-            "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'),"
-            " current_setting('wal_retrieve_retry_interval'),"
-            " CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END",
-        )
+def _writable(session: Session) -> tuple[str, dict[str, Json]]:
+    """("", evidence) when this session may write, else why it may not."""
+    standby, read_only, retry, lsn = postgresql.row(
+        session,
+        "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'),"
+        " current_setting('wal_retrieve_retry_interval'),"
+        " CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END",
+    )
     if standby or read_only == "on":
-        return f"a new session is read-only ({'standby' if standby else 'closed'})", {}
+        return f"sessions are read-only ({'standby' if standby else 'closed'})", {}
     if retry == "1ms":
         return "wal_retrieve_retry_interval is still 1ms", {}
     return "", {"read_only": read_only, "lsn": lsn}

@@ -13,6 +13,7 @@ from orchestrator.core.plan import Parts, Undo
 from orchestrator.core.values import ClusterRef, HostRef, Json, SiteRef
 from orchestrator.drivers import postgresql, postgresql_epoch, postgresql_server
 from orchestrator.drivers.postgresql import Session
+from orchestrator.drivers.postgresql_epoch import Writer
 from orchestrator.drivers.postgresql_member import Member, member
 from orchestrator.errors import ContinuityError
 from orchestrator.ports import Context, Description
@@ -261,10 +262,13 @@ def _swap_in(context: Context[EpochParams], database: str) -> Outcome:
             statement = _swap(context.params)
             context.record(f"{database}: {statement}")
             swapped = postgresql.rows(session, postgresql_epoch.with_run(statement, context.run))
+            if swapped:
+                params = context.params
+                return Succeeded(Writer(params.epoch, params.site, context.run, params.durability).evidence())
             writer = postgresql_epoch.read(session)
         if writer is None:
             return Failed("the epoch row is gone")
-        if swapped or _is_ours(context, writer):
+        if _is_ours(context, writer):
             return Succeeded(writer.evidence())
         return Failed(f"refused: epoch {writer.epoch} at {writer.site} (run {writer.run}) rules here")
 
@@ -274,7 +278,7 @@ def _swap_in(context: Context[EpochParams], database: str) -> Outcome:
         return Failed(str(error))
 
 
-def _is_ours(context: Context[EpochParams], writer: postgresql_epoch.Writer) -> bool:
+def _is_ours(context: Context[EpochParams], writer: Writer) -> bool:
     """Equal epochs pass only for the same run."""
     params = context.params
     return (writer.epoch, writer.site, writer.run) == (params.epoch, params.site, context.run)

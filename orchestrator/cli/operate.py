@@ -12,10 +12,10 @@ from orchestrator.cli import _exits
 from orchestrator.cli._output import ByOption, EstateOption, Output, OutputOption, RunArgument, emit, say
 from orchestrator.cli.plan import LeaveOption, ServiceOption, ToOption, leave_reasons, show
 from orchestrator.cli.verbs import loss_limit_ms, who
-from orchestrator.core.inputs import LOSS_UNKNOWN, Abort, Resume
+from orchestrator.core.inputs import LOSS_UNKNOWN, Abort, Confirm, Resume
 from orchestrator.core.model import Operation
 from orchestrator.core.run import Run
-from orchestrator.core.states import RunState
+from orchestrator.core.states import RunState, StepState
 from orchestrator.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -195,13 +195,38 @@ def _conduct(app: App, driver: Driver, flags: Flags) -> int:
     """Drive to the end, asking people where the run waits for them. Returns the exit code."""
     on_terminal = sys.stdin.isatty() and not flags.is_confirmed
     while True:
-        run = driver.go(lambda run: run.state is RunState.READY or not on_terminal)
+        run = driver.go(lambda run: run.state is RunState.READY or not on_terminal or bool(_waiting(run)))
         if run.state is RunState.READY:
             _confirm(app, driver, flags)
-            continue
-        break
+        elif run.is_final or not _answered(app, driver, flags, on_terminal=on_terminal):
+            break
     _show_end(app, driver.run, flags.output)
     return _exits.of_run(driver.run.state)
+
+
+def _waiting(run: Run) -> list[str]:
+    """Steps that wait for people."""
+    busy = [step for name in run.active for step in run.units[name].busy]
+    return sorted(step for step in busy if run.step(step).state is StepState.WAITING)
+
+
+def _answered(app: App, driver: Driver, flags: Flags, *, on_terminal: bool) -> bool:
+    """Ask for what waits for people. With --yes only the moment of going home is taken as confirmed:
+    it was what the command asked for; nobody else's step is."""
+    from orchestrator.engine.clock import now
+
+    answered = False
+    for step in _waiting(driver.run):
+        title = driver.run.plan.steps[step].title
+        if on_terminal:
+            say(f"{step}: {title}")
+            is_confirmed = _typed("confirmed")
+        else:
+            is_confirmed = flags.is_confirmed and step.endswith("/go-home")
+        if is_confirmed:
+            driver.tell(Confirm(now(app.clock), flags.by, step, "confirmed with the command"))
+            answered = True
+    return answered
 
 
 def _confirm(app: App, driver: Driver, flags: Flags) -> None:

@@ -6,7 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from orchestrator.core.model import Estate, Stage
+from orchestrator.core.move import (
+    OPENS,
+    QUICK_RETRY,
+    STANDARD_RETRY,
+    Contribution,
+    Placed,
+    as_moving,
+    must_stand_at,
+)
+from orchestrator.core.plan import Draft, Role
 from orchestrator.core.values import ComponentRef, Milliseconds, Name, NameServerRef, Secret, SiteRef
+from orchestrator.errors import InputError
+
+UPDATE_MS = 5_000
+
+UPDATE_MS = 3_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +51,56 @@ class Dns:
     key_algorithm: Literal["hmac-sha256", "hmac-sha384", "hmac-sha512"] = "hmac-sha256"
     zone: str = ""
     needs: tuple[ComponentRef, ...] = ()
+
+    def unit_in(self, service: str) -> str:
+        return f"{service}/{self.name}"
+
+    def address_at(self, estate: Estate, site: str) -> str:
+        server = self.servers.get(site)
+        return estate.name_servers[server].address if server else ""
+
+    def contribute(self, placed: Placed) -> Contribution:
+        """Every record on the server of each side; a reprotect moves nobody and renames nothing."""
+        move, service = placed.move, placed.runbook.name
+        unit = self.unit_in(service)
+        drafts: list[Draft] = []
+        if move.moves:
+            must_stand_at(unit, move.target, tuple(filter(None, [self.servers.get(move.target)])))
+            for site in (move.target, move.source):
+                if site in self.servers:
+                    drafts += [self._update(placed, site, record) for record in self.records]
+        return Contribution(unit, service, tuple(drafts))
+
+    def _update(self, placed: Placed, site: str, record: Record) -> Draft:
+        move, server = placed.move, self.servers[site]
+        is_target = site == move.target
+        label, _, rest = record.name.partition(".")
+        key = f"update-{site}" if len(self.records) == 1 else f"update-{site}-{label}-{record.type.lower()}"
+        value = self._value(placed, record)
+        best = "" if is_target else "; best effort, owed until it is done"
+        return Draft(
+            key, Stage.CUTOVER, Role.ROUTE, f"point {record.name} at {move.target} on {server} of {site}",
+            "whoever asks anew is sent to the site that holds the epoch; the server itself refuses an older "
+            f"one{best}",
+            "dns.update",
+            {
+                "server": server, "zone": self.zone or rest, "name": record.name, "type": record.type,
+                "ttl_ms": record.ttl_ms, "value": value, "key_name": self.key_name,
+                "key_algorithm": self.key_algorithm, "key": self.key, "site": move.target,
+                "epoch": move.epoch_next, "expect_site": move.source, "expect_epoch": move.epoch_seen,
+            },
+            UPDATE_MS, (), OPENS, up=is_target, best_effort=not is_target,
+            retry=QUICK_RETRY if is_target else STANDARD_RETRY,
+        )  # fmt: skip
+
+    def _value(self, placed: Placed, record: Record) -> str:
+        """The record's value at the target. InputError if nothing says it."""
+        target = placed.move.target
+        if record.proxy:
+            door = placed.runbook.components[record.proxy]
+            value = as_moving(door).address_at(placed.move.estate, target)
+        else:
+            value = " ".join(record.at.get(target, ()))
+        if not value:
+            raise InputError(f"{self.unit_in(placed.runbook.name)}: {record.name} has no value at {target}")
+        return value

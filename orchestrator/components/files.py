@@ -1,11 +1,35 @@
-"""Decides how replicated documents change sides; must never publish what no signed manifest covers."""
+"""Decides how replicated documents change sides; must never publish what no signed manifest covers.
+
+Nothing deletes across a role change: replication is stopped at both ends and proven stopped, the
+documents are verified, then published under the group's epoch, read-only first where the service
+says so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from orchestrator.core.values import ComponentRef, HostRef, Name, SiteRef, Template
+from orchestrator.core.model import Estate, ProofKind, Stage
+from orchestrator.core.move import (
+    AUTHORISED,
+    FENCE_RETRY,
+    OPENS,
+    QUICK_RETRY,
+    STANDARD_RETRY,
+    Contribution,
+    Placed,
+    must_stand_at,
+)
+from orchestrator.core.plan import Draft, Gate, Role
+from orchestrator.core.values import ComponentRef, HostRef, Json, Name, SiteRef, Template
+
+STOP_MS = 15_000
+VERIFY_MS = 30 * 60_000
+PUBLISH_MS = 15_000
+EPOCH_MS = 1_000
+REPLICATE_MS = 4 * 3_600_000
+VERIFIED = (Gate.AUTHORISED, Gate.FENCED, Gate.VERIFIED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +46,8 @@ class FilesAt:
 class Files:
     """Documents replicated as files, listed in a signed manifest; published under the group's epoch.
 
-    ``manifest``: its name in the directory, its signature beside it as ``MANIFEST.sig``.
-    ``public_key``: the signer's SSH public key.
+    ``manifest``: its place seen from the directory, its signature beside it as ``MANIFEST.sig``.
+    ``public_key``: the signer's SSH public key, or the file that holds it.
     """
 
     name: Name
@@ -31,3 +55,156 @@ class Files:
     public_key: str
     manifest: str = "MANIFEST"
     needs: tuple[ComponentRef, ...] = ()
+
+    def unit_in(self, service: str) -> str:
+        return f"{service}/{self.name}"
+
+    def address_at(self, estate: Estate, site: str) -> str:
+        place = self.at.get(site)
+        return estate.hosts[place.host].address if place else ""
+
+    def contribute(self, placed: Placed) -> Contribution:
+        unit, move = self.unit_in(placed.runbook.name), placed.move
+        for site in (move.source, move.target):
+            must_stand_at(unit, site, (self.at[site].host,) if site in self.at else ())
+        drafts = tuple(_Steps(self, placed).all())
+        fenced = (self.at[move.source].host,) if move.moves else ()
+        return Contribution(unit, placed.runbook.name, drafts, fenced, is_stateful=True)
+
+
+class _Steps:
+    """The steps of one component's documents in one operation."""
+
+    def __init__(self, files: Files, placed: Placed) -> None:
+        self.files, self.placed, self.move = files, placed, placed.move
+        self.old, self.new = files.at[self.move.source], files.at[self.move.target]
+        clusters = self.move.databases
+        self.grants = self.move.moves and not clusters  # else the clusters' epoch is the group's
+
+    def all(self) -> Iterator[Draft]:
+        move = self.move
+        if move.reprotects:
+            yield self._replicate(
+                "reprotect", Stage.AUTHORISE, Role.PROTECT, self.new, self.old,
+                f"{move.target} was left behind: without a copy there the next loss of {move.source} loses documents",
+            )  # fmt: skip
+        if not move.moves:
+            return
+        if move.is_planned:
+            yield self._publish(
+                "freeze", Stage.FREEZE, Role.FREEZE, self.old, "read-only", f"take no new documents at {self.old.host}",
+                "what is published from here on would have to be carried over again", (), AUTHORISED,
+            )  # fmt: skip
+            yield self._replicate(
+                "drain", Stage.DRAIN, Role.DRAIN, self.new, self.old,
+                "a planned move loses nothing: both sites have an equal manifest before it goes on", ("freeze",),
+            )  # fmt: skip
+        yield from self._close_and_verify(("drain",) if move.is_planned else ())
+        yield from self._take_over()
+        if move.is_planned:
+            yield self._replicate(
+                "protect", Stage.COMMIT, Role.PROTECT, self.old, self.new,
+                f"{move.source} receives the documents from now on: the way back stays open", ("publish",),
+            )  # fmt: skip
+
+    def _close_and_verify(self, drained: tuple[str, ...]) -> Iterator[Draft]:
+        timeout = STOP_MS if self.move.is_planned else self.move.estate.policies.fence_budget_ms
+        source, target = self.move.source, self.move.target
+        yield Draft(
+            f"stop-{source}", Stage.FENCE, Role.FENCE, f"stop replication on {self.old.host} and see it stopped",
+            "nothing may change or delete documents from the old side while they change hands",
+            "files.stop-replicator", self._stop(self.old), timeout, drained, AUTHORISED, retry=FENCE_RETRY,
+            fences=(self.old.host,), proves=ProofKind.DEMOTED,
+        )  # fmt: skip
+        yield Draft(
+            f"stop-{target}", Stage.FENCE, Role.CLOSE, f"stop replication on {self.new.host} and see it stopped",
+            "a replicator that still runs could carry the old side's state over what is published here",
+            "files.stop-replicator", self._stop(self.new), STOP_MS, drained, AUTHORISED, retry=QUICK_RETRY,
+        )  # fmt: skip
+        yield Draft(
+            "verify", Stage.VERIFY_DATA, Role.VERIFY, f"verify every document on {self.new.host}",
+            "citizens are shown only what the owner signed: each listed document there and equal, nothing else",
+            "files.verify",
+            {
+                "host": self.new.host, "directory": self._text(self.new.directory, self.new),
+                "manifest": self.files.manifest, "public_key": self.files.public_key,
+            },
+            VERIFY_MS, (f"stop-{target}",), AUTHORISED, retry=QUICK_RETRY,
+        )  # fmt: skip
+
+    def _take_over(self) -> Iterator[Draft]:
+        move = self.move
+        before: tuple[str, ...] = ("verify",)
+        if self.grants:
+            yield Draft(
+                "epoch", Stage.PROMOTE, Role.EPOCH, f"grant epoch {move.epoch_next} of {move.group} to {move.target}",
+                "the right to publish is granted once, to one site; every later change compares it",
+                "continuity.epoch", {"group": move.group, "site": move.target, "epoch": move.epoch_next},
+                EPOCH_MS, ("verify",), VERIFIED, retry=QUICK_RETRY,
+            )  # fmt: skip
+            before = ("epoch",)
+        modes = self.placed.runbook.modes
+        first = "full" if modes[:1] == ("full",) else "read-only"
+        yield self._publish(
+            "publish", Stage.PROMOTE, Role.OPEN, self.new, first, f"publish the documents on {self.new.host} ({first})",
+            f"{move.target} holds the epoch and the documents are whole", before, (*VERIFIED, Gate.GRANTED), up=True,
+        )  # fmt: skip
+        if first == "read-only" and "full" in modes:
+            yield self._publish(
+                "widen", Stage.WIDEN, Role.OPEN, self.new, "full", f"take new documents on {self.new.host}",
+                "they are served from here: the service may offer the next mode that its owner allows",
+                ("publish",), OPENS,
+            )  # fmt: skip
+
+    # --- arguments ----------------------------------------------------------------------------
+
+    def _text(self, text: str, place: FilesAt) -> str:
+        return self.placed.text(text, place.host)
+
+    def _stop(self, place: FilesAt) -> dict[str, Json]:
+        directory = self._text(place.directory, place)
+        return {"host": place.host, "unit": place.replicator_unit, "directory": directory}
+
+    def _publish(
+        self, key: str, stage: Stage, role: Role, place: FilesAt, mode: str, title: str, why: str,
+        needs: tuple[str, ...], gates: tuple[Gate, ...], *, up: bool = False,
+    ) -> Draft:  # fmt: skip
+        arguments: dict[str, Json] = {
+            "host": place.host, "directory": self._text(place.directory, place),
+            "published": self._text(place.published, place), "mode": mode,
+            "epoch": self.move.epoch_next, "site": self.move.target,
+        }  # fmt: skip
+        return Draft(
+            key, stage, role, title, why, "files.publish", arguments, PUBLISH_MS, needs, gates, up=up,
+            retry=QUICK_RETRY,
+        )  # fmt: skip
+
+    def _replicate(
+        self, key: str, stage: Stage, role: Role, to: FilesAt, source: FilesAt, why: str,
+        needs: tuple[str, ...] = (),
+    ) -> Draft:  # fmt: skip
+        arguments: dict[str, Json] = {
+            "host": to.host, "unit": to.replicator_unit, "source_host": source.host,
+            "manifest": self._manifest(to), "source_manifest": self._manifest(source),
+            "within_ms": REPLICATE_MS,
+        }  # fmt: skip
+        return Draft(
+            key, stage, role, f"let {to.host} receive from {source.host} until both manifests are equal", why,
+            "files.start-replicator", arguments, REPLICATE_MS, needs, AUTHORISED, retry=STANDARD_RETRY,
+        )  # fmt: skip
+
+    def _manifest(self, place: FilesAt) -> str:
+        return joined(self._text(place.directory, place), self.files.manifest)
+
+
+def joined(directory: str, name: str) -> str:
+    """A path below a directory, ``..`` in ``name`` taken as text: ``/a/b`` and ``../M`` is ``/a/M``."""
+    if name.startswith("/"):
+        return name
+    parts = directory.rstrip("/").split("/")
+    for part in name.split("/"):
+        if part == "..":
+            parts.pop()
+        elif part not in (".", ""):
+            parts.append(part)
+    return "/".join(parts)

@@ -228,7 +228,10 @@ def _evolve_run(run: Run, event: RunEvent) -> Run:
         case events.DriverCameUp():
             run = _void(run, at)
             run = _lose_running(run, at)
-            return with_run(run, driver=event.incarnation, drivers=run.drivers + 1, last=at)
+            fencing = at if run.fencing else None
+            return with_run(
+                run, driver=event.incarnation, drivers=run.drivers + 1, last=at, fencing=fencing
+            )
         case events.RunReady():
             return with_run(run, state=run_after(run.state, event.KIND), last=at)
         case events.RunAuthorised():
@@ -244,7 +247,7 @@ def _evolve_run(run: Run, event: RunEvent) -> Run:
             return with_run(
                 run,
                 state=run_after(run.state, event.KIND),
-                before_hold=run.state,
+                before_hold=run.before_hold if run.state is RunState.HELD else run.state,
                 last=at,
                 held_causes=event.causes,
                 held_steps=event.steps,
@@ -272,7 +275,14 @@ def _evolve_run(run: Run, event: RunEvent) -> Run:
             )
         case events.RunResumed():
             state = run_after(run.state, f"{event.KIND}/{run.before_hold}")
-            return with_run(_void(run, at), state=state, last=at, accepted_loss_ms=event.accepted_loss_ms)
+            fencing = at if run.fencing else None
+            return with_run(
+                _void(run, at),
+                state=state,
+                last=at,
+                accepted_loss_ms=event.accepted_loss_ms,
+                fencing=fencing,
+            )
         case events.LossStated():
             loss = Loss(event.milliseconds, event.bytes, event.rows_bound, event.basis, at)
             return with_run(run, losses={**run.losses, event.unit: loss}, last=at)
@@ -416,6 +426,9 @@ def set_step(run: Run, step: Step, new: StepRun, at: At) -> Run:
         is_active = bool(units[name].ready or units[name].busy)
         if is_active != (name in active):
             active = active | {name} if is_active else active - {name}
+    fencing = run.fencing
+    if step.role is Role.FENCE and new.state in BUSY and not _fences_are_busy(run):
+        fencing = at
     ended = has_ended(step, new.state) - has_ended(step, old.state)
     in_preflight = ended if step.id in run.index.preflight_set else 0
     return with_run(
@@ -425,7 +438,12 @@ def set_step(run: Run, step: Step, new: StepRun, at: At) -> Run:
         last=at,
         unfinished=run.unfinished - ended,
         preflight_left=run.preflight_left - in_preflight,
+        fencing=fencing,
     )
+
+
+def _fences_are_busy(run: Run) -> bool:
+    return any(run.step(fence).state in BUSY for fence in run.index.fences)
 
 
 def _adjust(run: Run, units: dict[str, UnitRun], step: str, change: int) -> str:

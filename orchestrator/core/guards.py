@@ -74,12 +74,13 @@ def fenced(run: Run, step: Step, at: At) -> Answer:
             blocked = True
             missing.append(host)
     if blocked:
-        source = run.plan.source
+        ended = (StepState.FAILED, StepState.UNDECIDED)
+        may_retry = any(run.step(fence).state in ended for fence in run.index.fences)
         return Blocked(
             f"{step.unit}: no proof that {', '.join(missing)} cannot write",
             (
-                f"continuity declare site-lost {run.id} --site {source} --by NAME --reason TEXT",
-                f"continuity retry {run.id}",
+                f"continuity declare site-lost {run.id} --site {run.plan.source} --by NAME --reason TEXT",
+                *((f"continuity retry {run.id}",) if may_retry else ()),
                 f"continuity abort {run.id} --reason TEXT",
             ),
         )
@@ -122,10 +123,12 @@ def is_fresh(run: Run, state: StepRun, at: At) -> bool:
 
 
 def budget_end_ns(run: Run) -> int | None:
-    """When the fences' common budget ends, on the monotonic clock."""
-    if run.authorised is None:
+    """When the fences' common budget ends, on the monotonic clock; None before any fence began.
+
+    It begins with the fences: those of a failback come long after the order."""
+    if run.fencing is None:
         return None
-    return run.authorised.mono_ns + run.plan.limits.fence_budget_ms * MILLISECOND_NS
+    return run.fencing.mono_ns + run.plan.limits.fence_budget_ms * MILLISECOND_NS
 
 
 def budget_over(run: Run, at: At) -> bool:

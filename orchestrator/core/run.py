@@ -97,6 +97,7 @@ class Run:
     held_choices: tuple[str, ...] = ()
     before_hold: RunState = RunState.PREFLIGHT
     leave_closed: bool = False
+    fencing: At | None = None  # when the fences that are busy now, or were last, began together
     unfinished: int = 0
     preflight_left: int = 0
     debts: tuple[str, ...] = ()

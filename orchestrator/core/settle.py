@@ -34,7 +34,10 @@ def settle(draft: Draft) -> None:
     """Emit what the run as a whole now is; nothing if it merely goes on."""
     run = draft.run
     if run.state is RunState.HELD:
-        if standstill(_as_before(run), draft.at) is not None:
+        still = standstill(_as_before(run), draft.at)
+        if still is not None:
+            if still != Standstill(run.held_causes, run.held_steps, run.held_choices):
+                draft.emit(events.RunHeld(draft.at, still.causes, still.steps, still.choices))
             return
         draft.emit(events.RunGoesOn(draft.at))
         run = draft.run
@@ -77,6 +80,7 @@ def standstill(run: Run, at: At) -> Standstill | None:
     steps: list[str] = []
     choices: list[str] = []
     over = guards.budget_over(run, at)
+    late_fences = False
     for name in sorted(run.active):
         unit = run.units[name]
         for step_id in unit.busy:
@@ -88,6 +92,7 @@ def standstill(run: Run, at: At) -> Standstill | None:
                 choices.append(f"continuity confirm {run.id} {step_id} --by NAME --text TEXT")
             elif not late_fence:
                 return None
+            late_fences = late_fences or late_fence
         for step_id in unit.ready:
             step = run.plan.steps[step_id]
             if run.authorised is None and step.stage is not Stage.PREFLIGHT:
@@ -101,6 +106,8 @@ def standstill(run: Run, at: At) -> Standstill | None:
                 choices.extend(answer.choices)
     _add_failed(run, causes, steps, choices)
     if not causes:
+        if late_fences:
+            return None  # only fences are left: they must have ended before the run does
         causes.append("nothing can start and nothing is running")
         choices.append(f"continuity abort {run.id} --reason TEXT")
     return Standstill(tuple(causes), tuple(steps), tuple(dict.fromkeys(choices)))

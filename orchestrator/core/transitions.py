@@ -166,6 +166,7 @@ RUN_ROWS: tuple[Row, ...] = (
     ),
     Row((R.READY,), "run.authorised", R.RUNNING, "authorise", "people confirmed this very plan: the order"),
     Row((R.PREFLIGHT, R.RUNNING, R.ABORTING), "run.held", R.HELD, "hold", "nothing can go on without people"),
+    Row((R.HELD,), "run.held", R.HELD, "hold", "it is held for other causes now"),
     Row((R.HELD,), "run.goes-on/preflight", R.PREFLIGHT, "hold", "what held the run is gone"),
     Row((R.HELD,), "run.goes-on/running", R.RUNNING, "hold", "what held the run is gone"),
     Row((R.HELD,), "run.goes-on/aborting", R.ABORTING, "hold", "what held the run is gone"),

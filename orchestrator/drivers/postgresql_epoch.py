@@ -96,10 +96,12 @@ def install(
 
 def read(session: Session) -> Writer | None:
     """The row of the session's database; None when schema, table or row is missing."""
-    exists = rows(session, "SELECT to_regclass('continuity.writer') IS NOT NULL")
-    if not exists[0][0]:
+    import psycopg
+
+    try:
+        found = rows(session, "SELECT epoch, site, run, durability FROM continuity.writer")
+    except psycopg.errors.UndefinedTable:
         return None
-    found = rows(session, "SELECT epoch, site, run, durability FROM continuity.writer")
     return Writer(int(found[0][0]), *found[0][1:]) if found else None
 
 

@@ -123,10 +123,12 @@ def facts(session: Session) -> Facts:
 
 def heartbeat_ns(session: Session) -> int | None:
     """When the heartbeat row of this database was last written; None when there is none."""
-    exists = rows(session, "SELECT to_regclass('continuity.heartbeat') IS NOT NULL")[0][0]
-    if not exists:
+    import psycopg
+
+    try:
+        found = rows(session, "SELECT (extract(epoch FROM at) * 1000000000)::bigint FROM continuity.heartbeat")
+    except psycopg.errors.UndefinedTable:
         return None
-    found = rows(session, "SELECT (extract(epoch FROM at) * 1000000000)::bigint FROM continuity.heartbeat")
     return int(found[0][0]) if found and found[0][0] is not None else None
 
 

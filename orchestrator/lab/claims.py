@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from orchestrator.lab import layout, processes
 from orchestrator.lab.layout import SITES, Lab
 
 SHM_REMOVE = 0  # IPC_RMID
+GONE_SECONDS_MAX = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,16 @@ def is_left_over(lab: Lab) -> bool:
         return True
     if lab.owner_pid and not processes.is_alive(lab.owner_pid, lab.owner_started):
         return True
-    return lab.state == "up" and not processes.of_part(lab.mark("outside"), lab.path / "outside")
+    return lab.state == "up" and not is_claimed(lab)
+
+
+def is_claimed(lab: Lab) -> bool:
+    """Does a living relay hold this lab's number? True also for processes that this person cannot look into."""
+    holder = _listen(f"127.{lab.number}.3.1", layout.CLAIM_PORT)
+    if holder is None:
+        return True
+    holder.close()
+    return False
 
 
 def clean_left_overs() -> list[int]:
@@ -161,18 +172,39 @@ def clean_left_overs() -> list[int]:
     return cleaned
 
 
+def end(lab: Lab) -> int:
+    """End every process of a lab and free its memory segments. Returns how many were killed.
+
+    RefusedError, with nothing deleted, when processes of it are out of reach.
+    """
+    if lab.boot != processes.boot_id():
+        return 0
+    killed = processes.kill_all(lambda: processes.of_part(lab.mark(""), lab.path))
+    _require_gone(lab)
+    for site in SITES:
+        free_shared_memory(lab.site(site).data)
+    return killed
+
+
 def remove(lab: Lab) -> int:
-    """End every process of a lab, free its memory segments, delete its folder. Returns the processes killed."""
-    killed = 0
-    if lab.boot == processes.boot_id():
-        killed = processes.kill_all(lambda: processes.of_part(lab.mark(""), lab.path))
-        for site in SITES:
-            free_shared_memory(lab.site(site).data)
+    """End a lab and delete its folder. Returns the number of processes killed. Errors as ``end``."""
+    killed = end(lab)
     shutil.rmtree(lab.path, ignore_errors=True)
-    if lab.path.exists():  # something was still writing while it was deleted
+    if lab.path.exists():  # something was still being written while it was deleted
         shutil.rmtree(lab.path)
     unregister(lab)
     return killed
+
+
+def _require_gone(lab: Lab) -> None:
+    deadline = time.monotonic() + GONE_SECONDS_MAX
+    while is_claimed(lab):
+        if time.monotonic() > deadline:
+            raise RefusedError(
+                f"lab {lab.number} still runs, and this person may not end its processes",
+                ("go to the user, container or namespace that started it",),
+            )
+        time.sleep(processes.PASS_SECONDS)
 
 
 def free_shared_memory(data: Path) -> None:

@@ -48,7 +48,9 @@ def _power_on(lab: Lab, site: SiteName) -> dict[str, Any]:
     if elsewhere and mode.exists():
         write_file(mode, "read-only\n")
     held = supervise.HELD_WHEN_NOT_ACTIVE if elsewhere else ()
-    return {"held": list(held), **power.reset(lab, site, "On", held)}
+    answer = power.reset(lab, site, "On", held)
+    sites.wait_powered(lab, site, with_database=not held)
+    return {"held": list(held), **answer}
 
 
 def _hang(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
@@ -69,12 +71,16 @@ def _returns(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
         return {"note": f"{site} is up already"}
     if found:
         return {"continued": processes.continue_all(lambda: _members(lab, site))}
-    return power.reset(lab, site, "On")
+    answer = power.reset(lab, site, "On")
+    sites.wait_powered(lab, site, with_database=True)
+    return answer
 
 
 def _stop_again(lab: Lab, site: SiteName) -> dict[str, Any]:
     """People take a site that came back by itself out of service: its database is stopped."""
-    return _unit(lab, site, "postgresql", start=False) if sites.active_site(lab) != site else {}
+    if not _members(lab, site) or sites.active_site(lab) == site:
+        return {}
+    return _unit(lab, site, "postgresql", start=False)
 
 
 def _cut(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
@@ -183,6 +189,8 @@ FAULTS: dict[str, Fault] = {
         ),
     )
 }
+OF_A_SITE = frozenset({"home-crash", "home-hang", "home-returns"})
+OF_THE_LINK = frozenset({"link-cut", "link-slow"})
 DEFAULT_SITE: dict[str, SiteName] = {"dns-refused": "embassy"}
 
 
@@ -210,9 +218,14 @@ def break_it(lab: Lab, name: str, site: SiteName | None = None, delay_ms: int = 
     chosen = fault(name)
     where = site or DEFAULT_SITE.get(name, "home")
     done = chosen.break_(lab, where, delay_ms)
-    now = {known: at for known, at in broken(lab).items() if not (name == "home-returns" and at == where)}
+    now = {known: at for known, at in broken(lab).items() if not (_replaces(name, known) and at == where)}
     _keep(lab, {**now, name: where})
     return {"fault": name, "site": where, "real": chosen.real, "not_real": chosen.not_real, "done": done}
+
+
+def _replaces(new: str, old: str) -> bool:
+    """A site is down, stands still or came back: the last of these is what is true."""
+    return any(new in names and old in names for names in (OF_A_SITE, OF_THE_LINK))
 
 
 def heal(lab: Lab, name: str | None = None, site: SiteName | None = None) -> list[dict[str, Any]]:

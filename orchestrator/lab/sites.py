@@ -76,6 +76,7 @@ def up(wanted: Wanted, say: Say = lambda line: None, adopt: Adopt | None = None)
         lab = replace(lab, state="up", owner_pid=owner[0], owner_started=owner[1])
         claims.register(lab)
     except BaseException:
+        claim.socket.close()
         claims.remove(lab)
         raise
     finally:
@@ -259,6 +260,32 @@ def wait_in_service(lab: Lab) -> None:
         _wait_until(f"front door to {service}", answers, lab.site("home").logs / "haproxy.log")
 
 
+def wait_powered(lab: Lab, site: SiteName, *, with_database: bool) -> None:
+    """Wait until a site that was given power answers: its process manager, name server, proxy, database."""
+    manager = f"http://{lab.address(site)}:{layout.SUPERVISOR_PORT}/"
+    _wait_until(
+        f"supervisor at {site}", functools.partial(_answers, manager), lab.site(site).logs / "supervisord.log"
+    )
+    front = f"http://{lab.address(site)}:{layout.FRONT_PORT}/"
+    _wait_until(f"proxy at {site}", functools.partial(_answers, front), lab.site(site).logs / "haproxy.log")
+    _wait_until(
+        f"name server at {site}",
+        functools.partial(_resolves, lab, site),
+        lab.site(site).logs / "nameserver.log",
+    )
+    if with_database:
+        postgres.wait_ready(lab, site).close()
+
+
+def _answers(url: str) -> bool:
+    from orchestrator.drivers import http
+
+    try:
+        return http.exchange("GET", url, timeout_seconds=1.0).status > 0
+    except ContinuityError:
+        return False
+
+
 def _is_open(url: str, host: str) -> bool:
     from orchestrator.drivers import http
 
@@ -365,9 +392,7 @@ def down(lab: Lab, *, keep: bool = False) -> int:
     claims.register(replace(lab, state="stopping"))
     before = len(processes.of_part(lab.mark(""), lab.path))
     if keep:
-        processes.kill_all(lambda: processes.of_part(lab.mark(""), lab.path))
-        for site in SITES:
-            claims.free_shared_memory(lab.site(site).data)
+        claims.end(lab)
         claims.unregister(lab)
     else:
         claims.remove(lab)

@@ -1,0 +1,256 @@
+"""Decides the steps that belong to no component: site fences, the grant of groups without a
+database, the gate before going home, owners' own steps, and what "done" is asked of. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orchestrator.core.model import DoneDns, Estate, OwnStep, ProofKind, Runbook, Stage
+from orchestrator.core.move import AUTHORISED, ONCE, OPENS, STANDARD_RETRY, Move, Placed
+from orchestrator.core.plan import Draft, Gate, Role, Undo
+from orchestrator.core.templates import host_values, resolve, resolve_json
+from orchestrator.core.values import Json
+from orchestrator.errors import InputError
+
+EPOCH_MS = 5_000
+PEOPLE_MS = 7 * 86_400_000
+DONE_MS = 10_000
+CHECK_MARGIN_MS = 2_000
+
+
+def service_values(estate: Estate, runbook: Runbook, move: Move) -> dict[str, str]:
+    """What a service's templates may say: from, to, and where its components stand."""
+    values = {"from.name": move.source, "to.name": move.target}
+    for name, component in runbook.components.items():
+        cluster = estate.clusters.get(getattr(component, "cluster", ""))
+        at = cluster.members if cluster is not None else getattr(component, "at", None)
+        if not isinstance(at, Mapping):
+            continue
+        for side, site in (("from", move.source), ("to", move.target)):
+            place = at.get(site)
+            host = place[0] if isinstance(place, tuple) and place else getattr(place, "host", "")
+            if host:
+                values[f"{side}.{name}.address"] = estate.hosts[host].address
+    return values
+
+
+def _arguments(declared: Mapping[str, Json], values: Mapping[str, str]) -> dict[str, Json]:
+    """A ``with`` block with every template resolved."""
+    return {key: resolve_json(entry, values) for key, entry in declared.items()}
+
+
+def fence_drafts(estate: Estate, move: Move, host: str) -> list[Draft]:
+    """The estate's fences of the old site against one host, but those that components carry out."""
+    values = host_values(estate.hosts[host])
+    out = []
+    for fence in estate.fences.get(move.source, ()):
+        if fence.action == "declare" or fence.proves is ProofKind.DEMOTED:
+            continue
+        arguments = _arguments(fence.with_, values) | {"proves": fence.proves.value}
+        if fence.on:
+            arguments["host"] = fence.on
+        out.append(
+            Draft(
+                key=f"{fence.proves}-{host}",
+                stage=Stage.FENCE,
+                role=Role.FENCE,
+                title=f"{fence.proves} of {host}",
+                why="a second way to be sure, beside asking the database itself",
+                action=fence.action,
+                arguments=arguments,
+                timeout_ms=estate.policies.fence_budget_ms,
+                gates=AUTHORISED,
+                retry=ONCE,
+                fences=(host,),
+                proves=fence.proves,
+            )
+        )
+    return out
+
+
+def epoch_drafts(
+    move: Move, clusters: tuple[str, ...], stateful: tuple[str, ...]
+) -> Iterator[tuple[str, Draft]]:
+    """A group without a database is granted its epoch by the log; (unit, draft) pairs."""
+    if clusters or not move.moves:
+        return
+    for unit in stateful or (move.group,):
+        gates = (*AUTHORISED, Gate.FENCED, Gate.VERIFIED) if stateful else AUTHORISED
+        yield (
+            unit,
+            Draft(
+                key="epoch",
+                stage=Stage.PROMOTE,
+                role=Role.EPOCH,
+                title=f"grant epoch {move.epoch_next} of {move.group} to {move.target}",
+                why="the right to serve is one number and one site, also where no database keeps it",
+                action="continuity.epoch",
+                arguments={"group": move.group, "site": move.target, "epoch": move.epoch_next},
+                timeout_ms=EPOCH_MS,
+                needs=("verify",) if stateful else (),
+                gates=gates,
+                retry=STANDARD_RETRY,
+            ),
+        )
+
+
+def go_home_draft(group: str, needs: tuple[str, ...]) -> Draft:
+    return Draft(
+        key="go-home",
+        stage=Stage.AUTHORISE,
+        role=Role.ORDINARY,
+        title=f"{group} is protected again: go home now?",
+        why="catching up may take hours; people choose the moment of the switch",
+        action="manual.confirm",
+        arguments={"prompt": f"{group} is protected again: go home now?"},
+        timeout_ms=PEOPLE_MS,
+        needs=needs,
+        gates=AUTHORISED,
+        retry=ONCE,
+    )
+
+
+def own_drafts(item: Placed) -> Iterator[tuple[OwnStep, Draft]]:
+    """The owner's own steps; each states its time-out and its undo or point of no return."""
+    for number, own in enumerate(item.runbook.steps, start=1):
+        late = own.after is None or own.after not in (Stage.PREFLIGHT, Stage.FREEZE, Stage.DRAIN, Stage.FENCE)
+        yield (
+            own,
+            Draft(
+                key=f"{number}-" + "-".join(own.name.lower().split()),
+                stage=own.after or own.before or Stage.START,
+                role=Role.ORDINARY,
+                title=own.name,
+                why=f"the owner's own step, {'after' if own.after else 'before'} {own.after or own.before}",
+                action=own.action,
+                arguments=_arguments(own.with_, item.values),
+                timeout_ms=own.timeout_ms,
+                gates=OPENS if late else AUTHORISED,
+                retry=STANDARD_RETRY if own.idempotent else ONCE,
+                undo=Undo(own.undo),
+            ),
+        )
+
+
+def done_drafts(item: Placed) -> list[Draft]:
+    """What is asked from outside; nothing else counts as done (semantics 9.1)."""
+    done = item.runbook.done_when
+    out: list[Draft] = []
+    servers = _servers(item)
+    for number, http in enumerate(done.http, start=1):
+        vantages = http.from_ or ("",)
+        for site in vantages:
+            out.append(
+                _done(
+                    f"http-{number}-from-{site or 'here'}",
+                    f"{resolve(http.url, item.values)} answers as it must, asked from {site or 'here'}",
+                    "http.check",
+                    {
+                        "url": resolve(http.url, item.values),
+                        "status": http.status,
+                        "json": _arguments(http.json, item.values),
+                        "from_site": site,
+                        "resolve_at": servers,
+                        "within_ms": DONE_MS - CHECK_MARGIN_MS,
+                    },
+                )
+            )
+    for number, asked in enumerate(done.dns, start=1):
+        out += _names_answer(item, number, asked)
+    for number, dns in enumerate(done.dns, start=1):
+        mine = [name for name in servers if item.move.estate.name_servers[name].site == item.move.target]
+        out.append(
+            _done(
+                f"dns-{number}",
+                f"the name servers at {item.move.target} answer {dns.name} {dns.type} as they must",
+                "dns.query-check",
+                {
+                    "name": dns.name,
+                    "type": dns.type,
+                    "expect": " ".join(dns.expect),
+                    "servers": mine,
+                    "within_ms": DONE_MS - CHECK_MARGIN_MS,
+                },
+            )
+        )
+    for number, writes in enumerate(done.writes, start=1):
+        cluster, database = _database(item, writes.through)
+        host = item.move.estate.clusters[cluster].members[item.move.target][0]
+        arguments: dict[str, Json] = {
+            "cluster": cluster, "host": host, "database": database, "within_ms": writes.within_ms,
+        }  # fmt: skip
+        out.append(
+            _done(f"writes-{number}", f"{database} at {item.move.target} takes a write", "postgresql.canary", arguments)
+        )
+    for number, refuses in enumerate(done.refuses_writes, start=1):
+        out += _refuses(item, number, resolve(refuses.at, item.values))
+    return out
+
+
+def _done(key: str, title: str, action: str, arguments: Mapping[str, Json], *, best_effort: bool = False) -> Draft:
+    return Draft(
+        key=key,
+        stage=Stage.CHECK,
+        role=Role.DONE,
+        title=title,
+        why="done means that it serves, asked from outside, with the expected data",
+        action=action,
+        arguments=arguments,
+        timeout_ms=DONE_MS,
+        gates=OPENS,
+        best_effort=best_effort,
+        retry=STANDARD_RETRY,
+    )
+
+
+def _names_answer(item: Placed, number: int, asked: DoneDns) -> list[Draft]:
+    servers = [s.name for s in item.move.estate.name_servers.values() if s.site == item.move.target]
+    return [
+        _done(
+            f"dns-{number}-from-{site or 'here'}",
+            f"{', '.join(servers)} answer for {asked.name} {asked.type}, asked from {site or 'here'}",
+            "dns.query-check",
+            {
+                "name": asked.name,
+                "type": asked.type,
+                "expect": " ".join(asked.expect),
+                "servers": list(servers),
+                "from_site": site,
+                "within_ms": DONE_MS - CHECK_MARGIN_MS,
+            },
+        )
+        for site in asked.from_ or ("",)
+    ]
+
+
+def _refuses(item: Placed, number: int, site: str) -> list[Draft]:
+    out = []
+    for component in item.runbook.components.values():
+        cluster, database = getattr(component, "cluster", ""), getattr(component, "database", "")
+        if not cluster:
+            continue
+        for host in item.move.estate.clusters[cluster].members.get(site, ()):
+            draft = _done(
+                f"refuses-{number}-{host}",
+                f"{database} at {host}, the old side, refuses a write",
+                "postgresql.refuses",
+                {"cluster": cluster, "host": host, "database": database},
+                best_effort=True,
+            )
+            out.append(draft)
+    return out
+
+
+def _database(item: Placed, component: str) -> tuple[str, str]:
+    found: Any = item.runbook.components.get(component)
+    if found is None or not hasattr(found, "database"):
+        raise InputError(f"{item.runbook.name}: done-when: writes through {component}, which is no database")
+    return found.cluster, found.database
+
+
+def _servers(item: Placed) -> list[str]:
+    """Every name server of the estate, the target's first."""
+    servers = item.move.estate.name_servers
+    return sorted(servers, key=lambda name: (servers[name].site != item.move.target, name))

@@ -1,0 +1,194 @@
+"""Decides which groups an operation moves, from where to where; refuses what cannot be, all at once,
+and names what is allowed. Direction follows from the groups' states, never from the runbook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.core.groups import GroupState, label
+from orchestrator.core.model import Estate, Operation, Runbook, group_of
+from orchestrator.core.move import Move
+from orchestrator.core.transitions import REFUSED_OPERATIONS
+from orchestrator.errors import InputError, RefusedError
+
+HOLDS_SERVICES = ("home", "embassy")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Moves by group, and what people should know about the choice."""
+
+    moves: Mapping[str, Move]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    operation: Operation
+    target: str | None
+    services: Sequence[str]
+    leave: Mapping[str, str]
+
+
+def select(
+    estate: Estate, runbooks: Mapping[str, Runbook], states: Mapping[str, GroupState], asked: Asked
+) -> Selection:
+    """The groups to move. Raises RefusedError with every reason, InputError for unknown names."""
+    if asked.operation is Operation.DRILL:
+        raise RefusedError(f"drill: {REFUSED_OPERATIONS['drill']}", ("continuity lab demo",))
+    _known(estate, runbooks, asked)
+    members: dict[str, list[str]] = {}
+    for name in runbooks:
+        members.setdefault(group_of(estate, name), []).append(name)
+    wanted = {group_of(estate, name) for name in asked.services} or set(members)
+    notes = [
+        f"{name} moves with its group {group}: {', '.join(members[group])}"
+        for name in asked.services
+        for group in (group_of(estate, name),)
+        if len(members[group]) > 1
+    ]
+    moves: dict[str, Move] = {}
+    refusals: list[str] = []
+    for group in members:
+        if group not in wanted:
+            continue
+        state = states.get(group, GroupState(group))
+        move = _move(estate, asked, state)
+        if isinstance(move, Move):
+            moves[group] = move
+        elif asked.services or not move.is_already:
+            refusals.append(move.text)
+        else:
+            notes.append(move.text)
+    if refusals:
+        raise RefusedError("; ".join(refusals), _instead(refusals))
+    if not moves:
+        raise RefusedError(f"nothing to do: {'; '.join(notes) or 'no group'}", ("continuity status",))
+    if len({(move.source, move.target) for move in moves.values()}) > 1:
+        ways = ", ".join(f"{g}: {m.source} → {m.target}" for g, m in moves.items())
+        raise RefusedError(f"one run moves one way; name services with --service: {ways}")
+    notes += _dependencies(estate, runbooks, states, moves, members, asked)
+    return Selection(moves, tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class _No:
+    text: str
+    is_already: bool = False  # the group needs nothing: no refusal unless it was named
+
+
+def _known(estate: Estate, runbooks: Mapping[str, Runbook], asked: Asked) -> None:
+    unknown = [name for name in (*asked.services, *asked.leave) if name not in runbooks]
+    if unknown:
+        raise InputError(f"no service {', '.join(unknown)}; there are: {', '.join(runbooks)}")
+    if asked.target is not None and asked.target not in estate.sites:
+        raise InputError(f"--to {asked.target}: no such site; sites: {', '.join(estate.sites)}")
+
+
+def _instead(refusals: Sequence[str]) -> tuple[str, ...]:
+    if any("never" in text for text in refusals):
+        return ("continuity adopt --all",)
+    if any("split_brain" in text for text in refusals):
+        return ("continuity resolve GROUP --keep SITE --reason TEXT",)
+    return ("continuity status",)
+
+
+def _move(estate: Estate, asked: Asked, state: GroupState) -> Move | _No:
+    if not state.adopted:
+        return _No(f"{state.name}: this log has never seen the group")
+    if state.conflict:
+        return _No(f"{state.name} is split_brain: people decide first whose history stands")
+    target = _target(estate, asked, state)
+    if isinstance(target, _No):
+        return target
+    source = state.active
+    match asked.operation:
+        case Operation.FAILOVER:
+            return _failover(estate, asked, state, target)
+        case Operation.SWITCHOVER:
+            if source == target:
+                return _No(f"{state.name} is active at {target} already", is_already=True)
+            if state.protection != "protected":
+                return _No(f"{state.name} is {label(state)}: a planned move needs it protected; continuity reprotect")
+            return _made(estate, asked, state, target, is_planned=True, reprotects=False, moves=True)
+        case Operation.FAILBACK:
+            if source == target:
+                return _No(f"{state.name} is at home already", is_already=True)
+            reprotects = state.protection != "protected"
+            return _made(estate, asked, state, target, is_planned=True, reprotects=reprotects, moves=True)
+        case _:
+            if state.protection == "protected":
+                return _No(f"{state.name} is protected already", is_already=True)
+            return _made(estate, asked, state, target, is_planned=True, reprotects=True, moves=False)
+
+
+def _failover(estate: Estate, asked: Asked, state: GroupState, target: str) -> Move | _No:
+    if state.active == target:
+        return _No(f"{state.name} is active at {target} already", is_already=True)
+    if not state.active:
+        return _No(f"{state.name} has no active site: continuity adopt {state.name} shows the evidence")
+    if state.protection == "unprotected" and estate.sites[state.active].role == "embassy":
+        return _No(f"{state.name} is {label(state)}: {target} has no current copy; continuity reprotect first")
+    return _made(estate, asked, state, target, is_planned=False, reprotects=False, moves=True)
+
+
+def _made(
+    estate: Estate, asked: Asked, state: GroupState, target: str, *, is_planned: bool, reprotects: bool, moves: bool
+) -> Move:
+    return Move(
+        asked.operation, estate, state.name, state.active, target, state.epoch,
+        state.epoch + 1 if moves else state.epoch, is_planned, reprotects, moves,
+    )  # fmt: skip
+
+
+def _target(estate: Estate, asked: Asked, state: GroupState) -> str | _No:
+    places = [site.name for site in estate.sites.values() if site.role in HOLDS_SERVICES]
+    if asked.operation is Operation.FAILBACK:
+        home = [site.name for site in estate.sites.values() if site.role == "home"]
+        if asked.target not in (None, *home):
+            return _No(f"{state.name}: failback goes to {home[0]}; to go elsewhere: continuity switchover")
+        return home[0] if home else _No("this estate declares no home site")
+    if asked.target is not None:
+        if asked.target not in places:
+            return _No(f"{asked.target} holds no services: it is a {estate.sites[asked.target].role}")
+        return asked.target
+    others = [place for place in places if place != state.active]
+    if asked.operation is Operation.FAILOVER and estate.sites.get(state.active) is not None:
+        embassies = [p for p in others if estate.sites[p].role == "embassy"]
+        if estate.sites[state.active].role == "embassy" and not embassies:
+            return state.active
+        others = embassies or others
+    if len(others) != 1:
+        return _No(f"{state.name}: several sites could be meant; name one with --to: {', '.join(others)}")
+    return others[0]
+
+
+def _dependencies(
+    estate: Estate, runbooks: Mapping[str, Runbook], states: Mapping[str, GroupState],
+    moves: Mapping[str, Move], members: Mapping[str, Sequence[str]], asked: Asked,
+) -> list[str]:  # fmt: skip
+    """Needs that stay elsewhere and dependents that stay behind are refused or go on the record."""
+    target = next(iter(moves.values())).target
+    moving = {name for group in moves for name in members[group]}
+    if not next(iter(moves.values())).moves:
+        return []
+    missing: list[str] = []
+    behind: list[str] = []
+    notes: list[str] = []
+    for name, runbook in runbooks.items():
+        for need in runbook.depends_on:
+            need_state = states.get(group_of(estate, need))
+            at_target = need_state is not None and need_state.active == target
+            if name in moving and need not in moving and not at_target and need not in runbook.reachable_from:
+                (notes if need in asked.leave else missing).append(f"{name} needs {need}, which is not at {target}")
+            if name not in moving and need in moving and (s := states.get(group_of(estate, name))) and s.active != target:
+                (notes if name in asked.leave else behind).append(f"{name} stays behind and needs {need}")
+    if missing or behind:
+        names = sorted({t.split(" needs ")[1].split(",")[0] for t in missing} | {t.split(" stays")[0] for t in behind})
+        raise RefusedError(
+            "; ".join([*missing, *behind]),
+            (*(f"--service {name}" for name in names), *(f"--leave {name}=REASON" for name in names)),
+        )
+    return notes

@@ -1,0 +1,128 @@
+"""Decides what goes wrong in a simulated night, all of it from the seed; must never make it happen:
+``adapters`` and ``harness`` ask here and say what they did, and that is counted.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from orchestrator.core.inputs import LOSS_UNKNOWN
+from orchestrator.core.plan import Plan, Undo
+from orchestrator.sim.calls import Kind
+
+MANUAL = "manual.confirm"
+
+
+class StepFault(StrEnum):
+    """What may befall one attempt of one step."""
+
+    REFUSED = "refused"  # surely not done, may be tried again
+    FAILS = "fails"  # surely not done, no further try
+    TIMES_OUT = "times-out"  # nothing happened and nobody knows
+    RESULT_LOST = "result-lost"  # it happened and nobody knows
+    COMMITS_LATE = "commits-late"  # blocked at the target; happens later
+    RESULT_LATE = "result-late"  # unknown first, the true result afterwards
+    TOLD_TWICE = "told-twice"  # the result comes a second time, much later
+    BLIND = "blind"  # and the checks cannot tell
+    TORN = "torn"  # only a part of the effect happened
+    UNDO_FAILS = "undo-fails"
+    DIES_AFTER_EFFECT = "dies-after-effect"  # driver killed: effect there, result not
+    KILLED_BEFORE_COMMIT = "killed-before-commit"  # of an append that speaks of this step
+    KILLED_AFTER_COMMIT = "killed-after-commit"
+
+
+KILLS_AT_APPEND = (StepFault.KILLED_BEFORE_COMMIT, StepFault.KILLED_AFTER_COMMIT)
+
+
+class WorldFault(StrEnum):
+    """What may befall the estate."""
+
+    HOME_CRASHES = "home-crashes"
+    HOME_HANGS = "home-hangs"
+    HOME_RETURNS = "home-returns"
+    LINK_CUT = "link-cut"
+    TARGET_SLOW = "target-slow"
+    CONTROLLER_DOWN = "controller-down"
+    REPLAY_PAUSED = "replay-paused"
+    SECOND_DRIVER = "second-driver"
+    NOISE = "noise"  # people order at random
+
+
+def faults_of(step_kind: str, kind: Kind) -> tuple[StepFault, ...]:
+    """The faults that make sense for steps of a kind."""
+    if step_kind == MANUAL:
+        return KILLS_AT_APPEND
+    chosen = [
+        fault
+        for fault in StepFault
+        if (fault is not StepFault.TORN or step_kind == "postgresql.epoch")
+        and (fault is not StepFault.UNDO_FAILS or kind.undo is Undo.UNDO)
+    ]
+    return tuple(chosen)
+
+
+@dataclass(slots=True)
+class Planned:
+    """One fault of one step, on its n-th occasion. ``count``: how often it comes in a row."""
+
+    fault: StepFault
+    occasion: int
+    count: int = 1
+
+
+@dataclass(slots=True)
+class Book:
+    """What is planned for a seed, and what has been done of it."""
+
+    steps: dict[str, list[Planned]] = field(default_factory=dict)
+    world: list[tuple[WorldFault, int]] = field(default_factory=list)  # milliseconds
+    seen: Counter[tuple[str, str]] = field(default_factory=Counter)
+    accepted_loss_ms: int = 0
+    is_quiet: bool = False
+
+    def take(self, step: str, step_kind: str) -> StepFault | None:
+        """The fault of this attempt, if one is planned."""
+        return self._take(step, step_kind, frozenset(StepFault) - {*KILLS_AT_APPEND, StepFault.UNDO_FAILS})
+
+    def take_undo(self, step: str, step_kind: str) -> bool:
+        return self._take(step, step_kind, frozenset({StepFault.UNDO_FAILS})) is not None
+
+    def take_kill(self, step: str, step_kind: str, fault: StepFault) -> bool:
+        return self._take(step, step_kind, frozenset({fault})) is not None
+
+    def _take(self, step: str, step_kind: str, wanted: frozenset[StepFault]) -> StepFault | None:
+        if self.is_quiet:
+            return None
+        for planned in self.steps.get(step, ()):
+            if planned.fault not in wanted or planned.count == 0:
+                continue
+            if planned.occasion > 0:
+                planned.occasion -= 1
+                continue
+            planned.count -= 1
+            self.seen[planned.fault, step_kind] += 1
+            return planned.fault
+        return None
+
+
+def plan_faults(rng: random.Random, plan: Plan, kinds: dict[str, Kind], *, is_calm: bool) -> Book:
+    """What goes wrong under this seed. ``is_calm``: nothing but people and time."""
+    book = Book(accepted_loss_ms=rng.choice((0, 1_000, 600_000, LOSS_UNKNOWN)))
+    if is_calm:
+        return book
+    ids = list(plan.steps)
+    for _ in range(rng.choice((0, 1, 1, 2, 3, 5))):
+        step = rng.choice(ids)
+        step_kind = plan.steps[step].action.kind
+        fault = rng.choice(faults_of(step_kind, kinds[step_kind]))
+        last = 5 if fault in KILLS_AT_APPEND else 1
+        planned = Planned(fault, rng.choice((0, 0, 0, last)), rng.choice((1, 1, 1, 2)))
+        if fault in KILLS_AT_APPEND:
+            planned.occasion = rng.randrange(4)
+        book.steps.setdefault(step, []).append(planned)
+    for _ in range(rng.choice((0, 0, 1, 1, 2))):
+        book.world.append((rng.choice(list(WorldFault)), rng.choice((0, 1, 20, 60, 200, 1_000, 6_000))))
+    return book

@@ -1,0 +1,161 @@
+"""A lab comes up whole and leaves nothing: no process, no port, no folder, no memory segment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.errors import RefusedError
+from orchestrator.lab import claims, processes, sites
+from tests import labs
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-c", "import sys; from orchestrator.cli import lab; sys.exit(lab.app())"]
+
+
+def shared_memory() -> set[str]:
+    lines = Path("/proc/sysvipc/shm").read_text(encoding="ascii").splitlines()[1:]
+    return {line.split()[1] for line in lines if line.split()[6] == "0"}
+
+
+def test_up_status_down_leave_nothing() -> None:
+    with labs.own_home() as home:
+        orphans = shared_memory()
+        started = time.monotonic()
+        lab = sites.up(sites.Wanted())
+        print(f"lab up: {time.monotonic() - started:.1f} s")
+        found = sites.status(lab)
+        assert found["link"]["link"] == "up"
+        assert {site["state"] for site in found["sites"].values()} == {"running"}
+        assert found["sites"]["home"]["services"]["population-register"]["writes"] is True
+        assert found["sites"]["embassy"]["services"]["population-register"]["writes"] is False
+        assert found["sites"]["embassy"]["services"]["land-register"] is None, "cold abroad"
+        assert found["sites"]["embassy"]["names"]["population.example"] == [lab.address("home")]
+        assert sites.active_site(lab) == "home"
+        assert len(labs.members(lab)) > 20
+        assert sites.down(lab) > 20
+        assert labs.members(lab) == []
+        assert labs.listening(lab) == []
+        assert not lab.path.exists()
+        assert claims.labs() == []
+        assert shared_memory() <= orphans
+        assert [path for path in home.rglob("*") if path.is_file() and path.name != ".lock"] == []
+
+
+def test_two_labs_at_the_same_time_do_not_meet() -> None:
+    with labs.own_home():
+        one, two = sites.up(sites.Wanted()), sites.up(sites.Wanted(durability="local"))
+        assert one.number != two.number
+        with pytest.raises(RefusedError, match="several labs"):
+            claims.find(None)
+        with pytest.raises(RefusedError, match=f"lab {one.number} exists"):
+            sites.up(sites.Wanted(number=one.number))
+        sites.down(one)
+        assert sites.active_site(two) == "home"
+        assert sites.status(two)["sites"]["home"]["state"] == "running"
+        assert claims.find(None).number == two.number
+
+
+@pytest.mark.parametrize("seconds_before_the_kill", [0.4, 2.5])
+def test_a_lab_whose_maker_was_killed_is_cleaned_by_the_next(seconds_before_the_kill: float) -> None:
+    with labs.own_home():
+        maker = subprocess.Popen([*COMMAND, "up"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        labs.wait_until(lambda: bool(claims.labs()), "the lab is registered")
+        first = claims.labs()[0]
+        deadline = time.monotonic() + seconds_before_the_kill
+        while time.monotonic() < deadline and claims.labs()[0].state == "starting":
+            time.sleep(0.02)
+        assert claims.labs()[0].state == "starting", "it was up before it could be killed"
+        maker.send_signal(signal.SIGKILL)
+        maker.wait()
+        said: list[str] = []
+        second = sites.up(sites.Wanted(), said.append)
+        assert f"cleaned up what was left of lab {first.number}" in said
+        assert second.number == first.number
+        assert sites.active_site(second) == "home"
+        sites.down(second)
+        assert labs.members(first) == []
+
+
+def test_a_lab_that_belongs_to_a_dead_process_is_left_over_and_a_live_one_is_not() -> None:
+    with labs.own_home():
+        code = "from orchestrator.lab import sites; import os; sites.up(sites.Wanted(owned=True)); os._exit(0)"
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+        mine = sites.up(sites.Wanted(owned=True))
+        assert [lab.number for lab in claims.labs()] == [mine.number]
+        with claims.locked():
+            assert claims.clean_left_overs() == []
+
+
+def test_a_lab_that_cannot_come_up_leaves_nothing(tmp_path: Path) -> None:
+    def refuse(estate: Path) -> None:
+        raise RefusedError("not adopted")
+
+    with labs.own_home():
+        with pytest.raises(RefusedError, match="not adopted"):
+            sites.up(sites.Wanted(), adopt=refuse)
+        assert claims.labs() == []
+        assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and _is_of(Path(f"/proc/{pid}/environ"))]
+
+
+def _is_of(environment: Path) -> bool:
+    try:
+        return f"={os.environ['CONTINUITY_HOME']}/lab/".encode() in environment.read_bytes()
+    except OSError:
+        return False
+
+
+def test_a_process_that_only_mentions_the_lab_is_never_touched() -> None:
+    with labs.own_home():
+        lab = sites.up(sites.Wanted())
+        bystander = subprocess.Popen(
+            [sys.executable, "-c", "import time; time.sleep(600)", str(lab.path), "postgres", "haproxy"]
+        )
+        try:
+            sites.down(lab)
+            found = processes.look(bystander.pid)
+            assert found is not None
+            assert found.state not in "ZTt"
+        finally:
+            bystander.kill()
+            bystander.wait()
+
+
+def test_a_normal_user_can_use_all_of_it() -> None:
+    with labs.own_home() as home:
+        script = (
+            "from orchestrator.lab import claims, faults, sites, traffic\n"
+            "import json, os\n"
+            "assert os.getuid() != 0\n"
+            "lab = sites.up(sites.Wanted(owned=True))\n"
+            "done = traffic.wait(traffic.start(lab, traffic.Load(seconds=1.0)))\n"
+            "report = traffic.check(lab, 'home')\n"
+            "faults.break_it(lab, 'home-crash')\n"
+            "gone = sites.status(lab)['sites']['home']['state']\n"
+            "faults.heal(lab)\n"
+            "active = sites.active_site(lab)\n"
+            "ended = sites.down(lab)\n"
+            "print(json.dumps([done['acked'], report['verified'], gone, active, ended, len(claims.labs())]))\n"
+        )
+        done = subprocess.run(
+            [*labs.normal_user_prefix(home), sys.executable, "-c", script],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        acked, verified, gone, active, ended, left = json.loads(done.stdout)
+        assert acked > 50
+        assert (verified, gone, active, left) == (True, "gone", "home", 0)
+        assert ended > 20
