@@ -80,7 +80,9 @@ def normal_user_prefix(folder: Path) -> list[str]:
     import sys
 
     as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
-    probe = subprocess.run([*as_nobody, sys.executable, "-c", "import orchestrator"], capture_output=True, check=False)
+    probe = subprocess.run(
+        [*as_nobody, sys.executable, "-c", "import orchestrator"], capture_output=True, check=False
+    )
     if probe.returncode == 0:
         return as_nobody
     os.chown(folder, 0, 0)

@@ -132,7 +132,9 @@ def _promote(context: Context[PromoteParams], session: Session) -> Outcome:
     context.record(IN_RECOVERY)
     postgresql.poll(context, lambda: not postgresql.value(session, IN_RECOVERY), POLL_SECONDS)
     timeline, lsn = postgresql.row(session, PROMOTED)
-    return Succeeded({"timeline": timeline, "lsn": lsn, "host": params.host, "site": _member(context).host.site})
+    return Succeeded(
+        {"timeline": timeline, "lsn": lsn, "host": params.host, "site": _member(context).host.site}
+    )
 
 
 def _look(context: Context[PromoteParams], session: Session) -> Finding:
@@ -211,7 +213,9 @@ class Epoch:
             for database in context.params.databases:
                 with postgresql.lease(context, _member(context), database, looking=True) as session:
                     if postgresql.is_alive(session, context):
-                        return Finding(FindingKind.RUNNING, f"{database}: an attempt's statement is still at work")
+                        return Finding(
+                            FindingKind.RUNNING, f"{database}: an attempt's statement is still at work"
+                        )
                     writer = postgresql_epoch.read(session)
                 if writer is None or not _is_ours(context, writer):
                     missing.append(f"{database}: {writer.evidence() if writer else 'no row'}")

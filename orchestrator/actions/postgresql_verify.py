@@ -190,7 +190,9 @@ class VerifyDrained(ReadOnly):
                 return Failed("not a standby")
             evidence: dict[str, Json] = {"shutdown_checkpoint": checkpoint, "replay_lsn": replayed}
             if lsn_number(replayed) <= lsn_number(checkpoint):
-                return Failed(f"replayed up to {replayed}, not past {checkpoint}", retryable=True, evidence=evidence)
+                return Failed(
+                    f"replayed up to {replayed}, not past {checkpoint}", retryable=True, evidence=evidence
+                )
             return Succeeded({**evidence, "drained": True})
 
         return postgresql.settle(work)

@@ -58,7 +58,9 @@ class App:
     def journal(self) -> Journal:
         """The log; made if the estate has none yet (it then knows no group, and refuses)."""
         if self._journal is None:
-            self._journal = Journal(SqliteStore(self.settings.log), plan_from_text, self._tell, at_point=self.at_point)
+            self._journal = Journal(
+                SqliteStore(self.settings.log), plan_from_text, self._tell, at_point=self.at_point
+            )
         return self._journal
 
     @property
@@ -94,9 +96,7 @@ class App:
         try:
             yield Context(
                 params=None,
-                parts=Parts(
-                    estate.sites, estate.hosts, estate.clusters, estate.proxies, estate.name_servers
-                ),
+                parts=Parts(estate.sites, estate.hosts, estate.clusters, estate.proxies, estate.name_servers),
                 operation=Operation.REPROTECT,
                 run=run,
                 step=step,

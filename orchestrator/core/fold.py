@@ -229,9 +229,7 @@ def _evolve_run(run: Run, event: RunEvent) -> Run:
             run = _void(run, at)
             run = _lose_running(run, at)
             fencing = at if run.fencing else None
-            return with_run(
-                run, driver=event.incarnation, drivers=run.drivers + 1, last=at, fencing=fencing
-            )
+            return with_run(run, driver=event.incarnation, drivers=run.drivers + 1, last=at, fencing=fencing)
         case events.RunReady():
             return with_run(run, state=run_after(run.state, event.KIND), last=at)
         case events.RunAuthorised():

@@ -263,7 +263,9 @@ def lease(
     sessions.give_back(session)
 
 
-def warm(context: Context[Any], member: Member, databases: Sequence[str] = ("postgres",), count: int = 1) -> None:
+def warm(
+    context: Context[Any], member: Member, databases: Sequence[str] = ("postgres",), count: int = 1
+) -> None:
     """Open sessions before the order. TransientError when the server does not answer."""
     for database in databases:
         pool(context, member, database).warm(attempt_name(context), limit_of(context), count)

@@ -91,7 +91,9 @@ def install(
                 raise RefusedError(f"{cluster}/{database}: the row names {writer.site}, not {site}")
             found[database] = writer
         return found
-    raise RefusedError(f"{cluster}: no member at {site} takes writes", ("install at the site that is active",))
+    raise RefusedError(
+        f"{cluster}: no member at {site} takes writes", ("install at the site that is active",)
+    )
 
 
 def read(session: Session) -> Writer | None:

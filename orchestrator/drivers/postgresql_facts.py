@@ -126,7 +126,9 @@ def heartbeat_ns(session: Session) -> int | None:
     import psycopg
 
     try:
-        found = rows(session, "SELECT (extract(epoch FROM at) * 1000000000)::bigint FROM continuity.heartbeat")
+        found = rows(
+            session, "SELECT (extract(epoch FROM at) * 1000000000)::bigint FROM continuity.heartbeat"
+        )
     except psycopg.errors.UndefinedTable:
         return None
     return int(found[0][0]) if found and found[0][0] is not None else None

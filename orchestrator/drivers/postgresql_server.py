@@ -30,7 +30,9 @@ def call(context: Context[Any], member: Member, script: HostScript, arguments: M
 def manager_of(member: Member) -> Manager:
     """PermanentError when the estate names no process manager for the host."""
     if member.host.manager is None:
-        raise PermanentError(f"{member.host.name}: no manager declared that starts and stops {member.cluster.unit}")
+        raise PermanentError(
+            f"{member.host.name}: no manager declared that starts and stops {member.cluster.unit}"
+        )
     return member.host.manager
 
 

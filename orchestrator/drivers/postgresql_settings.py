@@ -67,7 +67,9 @@ def _file_errors(session: Session) -> str:
         "SELECT sourcefile, sourceline, name, error FROM pg_file_settings"
         " WHERE error IS NOT NULL AND error NOT LIKE '%restart%'",
     )
-    return "; ".join(f"{file}:{line}: {name}: {error}" for file, line, name, error in found) or "no reason found"
+    return (
+        "; ".join(f"{file}:{line}: {name}: {error}" for file, line, name, error in found) or "no reason found"
+    )
 
 
 def overrides(session: Session, name: str) -> list[str]:

@@ -173,7 +173,9 @@ def _dataclass(wanted: Any) -> Convert:
         unknown = sorted(set(value) - set(fields))
         absent = [name for name in required if name not in value]
         if unknown or absent:
-            words = [f"unknown argument {name}" for name in unknown] + [f"{name} is missing" for name in absent]
+            words = [f"unknown argument {name}" for name in unknown] + [
+                f"{name} is missing" for name in absent
+            ]
             raise InputError(f"{path}: {'; '.join(words)}; it takes: {', '.join(fields)}")
         return wanted(**{name: fields[name](entry, f"{path}.{name}") for name, entry in value.items()})
 

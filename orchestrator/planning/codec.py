@@ -86,5 +86,3 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
     rest = {key: value for key, value in data.items() if key != "steps"}
     plan: Plan = converter(Plan)({**rest, "steps": {}}, "plan")
     return dataclasses.replace(plan, steps={made.id: made for made in steps})
-
-

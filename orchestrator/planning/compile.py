@@ -192,7 +192,7 @@ def _fence_hosts(
 ) -> dict[str, tuple[str, ...]]:
     """Per stateful unit: the old side's members that must be proven unable to write."""
     if not move.moves:
-        return {name: () for name in clusters}
+        return dict.fromkeys(clusters, ())
     hosts = {name: estate.clusters[name].members[move.source] for name in clusters}
     for service, item in mine.items():
         for name, component in item.runbook.components.items():

@@ -182,14 +182,21 @@ def done_drafts(item: Placed) -> list[Draft]:
             "cluster": cluster, "host": host, "database": database, "within_ms": writes.within_ms,
         }  # fmt: skip
         out.append(
-            _done(f"writes-{number}", f"{database} at {item.move.target} takes a write", "postgresql.canary", arguments)
+            _done(
+                f"writes-{number}",
+                f"{database} at {item.move.target} takes a write",
+                "postgresql.canary",
+                arguments,
+            )
         )
     for number, refuses in enumerate(done.refuses_writes, start=1):
         out += _refuses(item, number, resolve(refuses.at, item.values))
     return out
 
 
-def _done(key: str, title: str, action: str, arguments: Mapping[str, Json], *, best_effort: bool = False) -> Draft:
+def _done(
+    key: str, title: str, action: str, arguments: Mapping[str, Json], *, best_effort: bool = False
+) -> Draft:
     return Draft(
         key=key,
         stage=Stage.CHECK,

@@ -111,7 +111,9 @@ def _move(estate: Estate, asked: Asked, state: GroupState) -> Move | _No:
             if source == target:
                 return _No(f"{state.name} is active at {target} already", is_already=True)
             if state.protection != "protected":
-                return _No(f"{state.name} is {label(state)}: a planned move needs it protected; continuity reprotect")
+                return _No(
+                    f"{state.name} is {label(state)}: a planned move needs it protected; continuity reprotect"
+                )
             return _made(estate, asked, state, target, is_planned=True, reprotects=False, moves=True)
         case Operation.FAILBACK:
             if source == target:
@@ -130,12 +132,21 @@ def _failover(estate: Estate, asked: Asked, state: GroupState, target: str) -> M
     if not state.active:
         return _No(f"{state.name} has no active site: continuity adopt {state.name} shows the evidence")
     if state.protection == "unprotected" and estate.sites[state.active].role == "embassy":
-        return _No(f"{state.name} is {label(state)}: {target} has no current copy; continuity reprotect first")
+        return _No(
+            f"{state.name} is {label(state)}: {target} has no current copy; continuity reprotect first"
+        )
     return _made(estate, asked, state, target, is_planned=False, reprotects=False, moves=True)
 
 
 def _made(
-    estate: Estate, asked: Asked, state: GroupState, target: str, *, is_planned: bool, reprotects: bool, moves: bool
+    estate: Estate,
+    asked: Asked,
+    state: GroupState,
+    target: str,
+    *,
+    is_planned: bool,
+    reprotects: bool,
+    moves: bool,
 ) -> Move:
     return Move(
         asked.operation, estate, state.name, state.active, target, state.epoch,
@@ -182,11 +193,20 @@ def _dependencies(
             need_state = states.get(group_of(estate, need))
             at_target = need_state is not None and need_state.active == target
             if name in moving and need not in moving and not at_target and need not in runbook.reachable_from:
-                (notes if need in asked.leave else missing).append(f"{name} needs {need}, which is not at {target}")
-            if name not in moving and need in moving and (s := states.get(group_of(estate, name))) and s.active != target:
+                (notes if need in asked.leave else missing).append(
+                    f"{name} needs {need}, which is not at {target}"
+                )
+            if (
+                name not in moving
+                and need in moving
+                and (s := states.get(group_of(estate, name)))
+                and s.active != target
+            ):
                 (notes if name in asked.leave else behind).append(f"{name} stays behind and needs {need}")
     if missing or behind:
-        names = sorted({t.split(" needs ")[1].split(",")[0] for t in missing} | {t.split(" stays")[0] for t in behind})
+        names = sorted(
+            {t.split(" needs ")[1].split(",")[0] for t in missing} | {t.split(" stays")[0] for t in behind}
+        )
         raise RefusedError(
             "; ".join([*missing, *behind]),
             (*(f"--service {name}" for name in names), *(f"--leave {name}=REASON" for name in names)),

@@ -169,8 +169,10 @@ def record_text(document: dict[str, Any], run: Run) -> str:
     lines = [
         f"{document['operation']} {document['run']}: {document['outcome'].upper()}",
         f"  {document['from'] or ''} → {document['to']}; plan {document['plan_digest'][:12]}",
-        (f"  started by {document['people']['started_by']} on {document['people']['machine']}; "
-        f"ordered by {document['people']['authorised_by'] or 'nobody yet'} at {document['times']['order'] or '-'}"),
+        (
+            f"  started by {document['people']['started_by']} on {document['people']['machine']}; "
+            f"ordered by {document['people']['authorised_by'] or 'nobody yet'} at {document['times']['order'] or '-'}"
+        ),
         "",
         "  service                RTO reached / objective     RPO stated / objective",
     ]

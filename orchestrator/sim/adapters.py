@@ -80,7 +80,18 @@ class JudgingStore(MemoryStore):
 
 
 def _gist(event: events.Event) -> str:
-    names = ("step", "attempt", "finding", "message", "retry_in_ms", "causes", "choices", "by", "outcome", "milliseconds")
+    names = (
+        "step",
+        "attempt",
+        "finding",
+        "message",
+        "retry_in_ms",
+        "causes",
+        "choices",
+        "by",
+        "outcome",
+        "milliseconds",
+    )
     return " ".join(f"{n}={getattr(event, n)}" for n in names if hasattr(event, n))
 
 
@@ -331,7 +342,9 @@ class SimulatedDispatcher:
         self._tell(Ended(self._now(), order.step, order.attempt, outcome))
         if attempt.fault is StepFault.TOLD_TWICE and not self.is_dead:
             again_ns = self.rng.choice((1, 200, 900, 3_000)) * MILLISECOND_NS
-            self.world.after(again_ns, f"{order.step} is told twice", partial(self._tell_again, order, outcome))
+            self.world.after(
+                again_ns, f"{order.step} is told twice", partial(self._tell_again, order, outcome)
+            )
 
     def _tell_again(self, order: Execute, outcome: Outcome) -> None:
         self._tell(Ended(self._now(), order.step, order.attempt, outcome))

@@ -37,7 +37,9 @@ def _judge_cluster(world: World, run: Run, move: GroupMove, cluster: Cluster, st
     has_moved = holder.site != move.active
     if run.state is RunState.ABORTED and not run.leave_closed:
         if has_moved:
-            world.blame("aborted-means-one-writer", f"{cluster.name} moved to {holder.site} in an aborted run")
+            world.blame(
+                "aborted-means-one-writer", f"{cluster.name} moved to {holder.site} in an aborted run"
+            )
         elif holder.is_stopped_by_run or holder.is_frozen_by_run or not holder.is_primary:
             world.blame("aborted-means-one-writer", f"{holder.host} was left unable to write by this run")
         elif world.machines[holder.host].off_by_fence and not world.machines[holder.host].is_on:
@@ -54,7 +56,9 @@ def _judge_cluster(world: World, run: Run, move: GroupMove, cluster: Cluster, st
     if holder.site != writer.site:
         world.blame("journal-equals-world", f"{cluster.name} is written at {holder.site}, not {writer.site}")
     if state.protection == "protected":
-        followers = [s for s in cluster.servers.values() if s.upstream == holder.host and s.site != holder.site]
+        followers = [
+            s for s in cluster.servers.values() if s.upstream == holder.host and s.site != holder.site
+        ]
         if not followers:
             world.blame("protected-means-followed", f"{cluster.name}: nobody follows {holder.host}")
 
@@ -63,7 +67,9 @@ def _judge_done(world: World, run: Run, move: GroupMove, state: GroupState) -> N
     moves = run.plan.operation is not Operation.REPROTECT
     want = (run.plan.target, move.epoch_next) if moves else (move.active, move.epoch_seen)
     if (state.active, state.epoch) != want:
-        world.blame("done-means-serving", f"{move.name}: done, but the journal says {state.active} {state.epoch}")
+        world.blame(
+            "done-means-serving", f"{move.name}: done, but the journal says {state.active} {state.epoch}"
+        )
     for unit in move.units:
         cluster = world.clusters.get(unit)
         if cluster is None:
@@ -79,7 +85,12 @@ def _judge_traffic(world: World, run: Run) -> None:
     """Every proxy and name sends clients to the target, but for what is listed as owed."""
     excused = {
         *run.debts,
-        *(step for unit in run.units.values() for step, state in unit.steps.items() if state.state in BY_WORD),
+        *(
+            step
+            for unit in run.units.values()
+            for step, state in unit.steps.items()
+            if state.state in BY_WORD
+        ),
     }
     for step in run.plan.steps.values():
         if step.role is not Role.ROUTE or step.id in excused:
@@ -93,7 +104,9 @@ def _judge_traffic(world: World, run: Run) -> None:
         elif step.action.kind == "dns.update":
             record = world.names[str(arguments["server"]), str(arguments["name"])]
             if record.site != run.plan.target:
-                world.blame("traffic-follows", f"{arguments['name']} at {arguments['server']} names {record.site}")
+                world.blame(
+                    "traffic-follows", f"{arguments['name']} at {arguments['server']} names {record.site}"
+                )
 
 
 def _judge_losses(world: World, run: Run) -> None:
@@ -119,12 +132,15 @@ def _judge_loss(world: World, run: Run, cluster: Cluster, promotion: Promotion) 
     last_ns = max(row.ns for row in lost)
     gap_ms = -((promotion.last_present_ns - last_ns) // MILLISECOND_NS)
     if stated is None:
-        world.blame("stated-loss-is-a-bound", f"{cluster.name}: {len(lost)} acknowledged rows lost, none stated")
+        world.blame(
+            "stated-loss-is-a-bound", f"{cluster.name}: {len(lost)} acknowledged rows lost, none stated"
+        )
     elif stated.milliseconds is not None and stated.milliseconds < gap_ms - 1:
         world.blame(
             "stated-loss-is-a-bound", f"{cluster.name}: {gap_ms} ms lost, {stated.milliseconds} ms stated"
         )
     elif stated.rows_bound is not None and stated.rows_bound < len(lost):
         world.blame(
-            "stated-loss-is-a-bound", f"{cluster.name}: {len(lost)} rows lost, at most {stated.rows_bound} stated"
+            "stated-loss-is-a-bound",
+            f"{cluster.name}: {len(lost)} rows lost, at most {stated.rows_bound} stated",
         )

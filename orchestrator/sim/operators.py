@@ -150,7 +150,9 @@ class People:
             Skip(at, NAMED, step, "not needed"),
             MarkDone(at, NAMED, step, "done by hand"),
             Confirm(at, NAMED, step, "done"),
-            Accept(at, NAMED, rng.choice(("loss", step)), "so be it", rng.choice((None, 1_000, LOSS_UNKNOWN))),
+            Accept(
+                at, NAMED, rng.choice(("loss", step)), "so be it", rng.choice((None, 1_000, LOSS_UNKNOWN))
+            ),
             Resume(at, NAMED, self._limit()),
             Authorise(at, NAMED, run.plan.digest, 0),
         ]

@@ -37,9 +37,7 @@ def choose(rng: random.Random, plan: Plan) -> Scene:
     )
 
 
-def build(
-    rng: random.Random, plan: Plan, scene: Scene, trace: Callable[[str], None] | None = None
-) -> World:
+def build(rng: random.Random, plan: Plan, scene: Scene, trace: Callable[[str], None] | None = None) -> World:
     """The world as it is when the run begins."""
     active = next(iter(plan.groups.values())).active
     world = World(rng, source=active, target=plan.target, trace=trace)

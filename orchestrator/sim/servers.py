@@ -203,7 +203,9 @@ class Cluster:
         kept = shared.rows[: server.received]
         missing = tuple(row for row in old.rows[server.received :] if old is shared)
         last = kept[-1].ns if kept else 0
-        self.promotions.append(Promotion(world.now_ns, server.host, server.promoted_by, old.host, last, missing))
+        self.promotions.append(
+            Promotion(world.now_ns, server.host, server.promoted_by, old.host, last, missing)
+        )
         for other in self.servers.values():
             self._judge_other(world, server, other)
         server.rows = list(kept)

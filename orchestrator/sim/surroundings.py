@@ -11,7 +11,6 @@ from orchestrator.core.plan import Role, Undo
 from orchestrator.sim.calls import DONE, NOT_DONE, Answer, Call, Kind, always_done, found, never_seen
 from orchestrator.sim.world import Documents, Record, Routed
 
-
 # --- traffic ----------------------------------------------------------------------------------
 
 
@@ -223,9 +222,7 @@ KINDS: Mapping[str, Kind] = {
     "files.start-replicator": Kind(
         start_replicator, lambda call: found(documents(call).replicates), undo=Undo.POINT_OF_NO_RETURN
     ),
-    "files.stop-replicator": Kind(
-        stop_replicator, check_replicator_stopped, replicate_again, undo=Undo.UNDO
-    ),
+    "files.stop-replicator": Kind(stop_replicator, check_replicator_stopped, replicate_again, undo=Undo.UNDO),
     "files.verify": Kind(lambda call: Succeeded(), never_seen, mutates=False),
     "haproxy.route": Kind(route, check_route, route_back, undo=Undo.UNDO),
     "http.check": Kind(asked_from_outside, never_seen, mutates=False, asks_hosts=False),

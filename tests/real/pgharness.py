@@ -84,8 +84,18 @@ def _write(path: Path, text: str, mode: int = 0o600) -> None:
 
 def _wrappers(folder: Path, real: str) -> None:
     prefix = "unshare --user --map-user=1000 --map-group=1000 --" if os.getuid() == 0 else ""
-    for tool in ("postgres", "initdb", "pg_ctl", "pg_rewind", "pg_basebackup", "pg_controldata", "pg_waldump"):
-        _write(folder / tool, f'#!/bin/sh\nLC_ALL=C exec {prefix} {shlex.quote(f"{real}/{tool}")} "$@"\n', 0o755)
+    for tool in (
+        "postgres",
+        "initdb",
+        "pg_ctl",
+        "pg_rewind",
+        "pg_basebackup",
+        "pg_controldata",
+        "pg_waldump",
+    ):
+        _write(
+            folder / tool, f'#!/bin/sh\nLC_ALL=C exec {prefix} {shlex.quote(f"{real}/{tool}")} "$@"\n', 0o755
+        )
 
 
 def _certificates(folder: Path, addresses: tuple[str, ...]) -> None:
@@ -281,7 +291,15 @@ class Pair:
         """Start a site's supervisor, which starts its PostgreSQL."""
         environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self.supervisors[site] = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-c", f"{self.folder}/{site}/s.conf"],
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-m",
+                "supervisor.supervisord",
+                "-c",
+                f"{self.folder}/{site}/s.conf",
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=environment,
@@ -376,7 +394,9 @@ def _configure(pair: Pair, site: str) -> None:
     _write(config / "postgresql.conf", text)
     _write(config / "pg_hba.conf", HBA)
     _write(config / "pg_ident.conf", "")
-    lines = [f"*:*:*:{user}:{SECRETS[f'secret://file/{name}']}" for user, name in (("replicator", "replication"),)]
+    lines = [
+        f"*:*:*:{user}:{SECRETS[f'secret://file/{name}']}" for user, name in (("replicator", "replication"),)
+    ]
     _write(config / "pgpass", "\n".join(lines) + "\n")
     if site == primary:
         names = "'FIRST 1 (\"e1\")'" if pair.synchronous else "''"
@@ -416,7 +436,9 @@ stdout_logfile_maxbytes=0
 
 
 def _run(pair: Pair, *argv: str) -> str:
-    done = subprocess.run([f"{pair.folder}/bin/{argv[0]}", *argv[1:]], capture_output=True, text=True, cwd="/")
+    done = subprocess.run(
+        [f"{pair.folder}/bin/{argv[0]}", *argv[1:]], capture_output=True, text=True, cwd="/"
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -433,7 +455,17 @@ def make_template(folder: Path, installation: str) -> Pair:
     _write(password, SECRETS["secret://file/control"] + "\n")
     _run(
         pair,
-        *("initdb", "-D", str(pair.data("home")), "-U", "continuity", "--pwfile", str(password), "-k", "--no-sync"),
+        *(
+            "initdb",
+            "-D",
+            str(pair.data("home")),
+            "-U",
+            "continuity",
+            "--pwfile",
+            str(password),
+            "-k",
+            "--no-sync",
+        ),
         *("-A", "scram-sha-256", "-E", "UTF8", "--locale=C"),
     )
     try:
@@ -465,7 +497,9 @@ def _schema(pair: Pair) -> None:
         for user, name, options in (("replicator", "replication", "REPLICATION"), ("rewind", "rewind", "")):
             session.execute(
                 sql.SQL("CREATE ROLE {} LOGIN {} PASSWORD {}").format(
-                    sql.Identifier(user), sql.SQL(options), sql.Literal(SECRETS[f"secret://file/{name}"])  # type: ignore[arg-type]
+                    sql.Identifier(user),
+                    sql.SQL(options),
+                    sql.Literal(SECRETS[f"secret://file/{name}"]),  # type: ignore[arg-type]
                 )
             )
         for function in REWIND_FUNCTIONS:
@@ -486,7 +520,9 @@ def _schema(pair: Pair) -> None:
 def copy_template(template: Pair, folder: Path, *, synchronous: bool, start: bool = True) -> Pair:
     """A running pair of its own, home primary and embassy streaming."""
     pair = Pair(folder, dict(zip(HOSTS, _free_net(), strict=True)), synchronous=synchronous)
-    done = subprocess.run(["cp", "-a", "--reflink=auto", f"{template.folder}/.", str(folder)], capture_output=True)
+    done = subprocess.run(
+        ["cp", "-a", "--reflink=auto", f"{template.folder}/.", str(folder)], capture_output=True
+    )
     assert done.returncode == 0, done.stderr
     for site in HOSTS:
         (pair.folder / site / "postgresql.log").unlink(missing_ok=True)

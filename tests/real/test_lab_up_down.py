@@ -68,7 +68,9 @@ def test_two_labs_at_the_same_time_do_not_meet() -> None:
 @pytest.mark.parametrize("seconds_before_the_kill", [0.4, 2.5])
 def test_a_lab_whose_maker_was_killed_is_cleaned_by_the_next(seconds_before_the_kill: float) -> None:
     with labs.own_home():
-        maker = subprocess.Popen([*COMMAND, "up"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        maker = subprocess.Popen(
+            [*COMMAND, "up"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         labs.wait_until(lambda: bool(claims.labs()), "the lab is registered")
         first = claims.labs()[0]
         deadline = time.monotonic() + seconds_before_the_kill
@@ -88,7 +90,9 @@ def test_a_lab_whose_maker_was_killed_is_cleaned_by_the_next(seconds_before_the_
 
 def test_a_lab_that_belongs_to_a_dead_process_is_left_over_and_a_live_one_is_not() -> None:
     with labs.own_home():
-        code = "from orchestrator.lab import sites; import os; sites.up(sites.Wanted(owned=True)); os._exit(0)"
+        code = (
+            "from orchestrator.lab import sites; import os; sites.up(sites.Wanted(owned=True)); os._exit(0)"
+        )
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
         mine = sites.up(sites.Wanted(owned=True))
         assert [lab.number for lab in claims.labs()] == [mine.number]
@@ -104,7 +108,9 @@ def test_a_lab_that_cannot_come_up_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match="not adopted"):
             sites.up(sites.Wanted(), adopt=refuse)
         assert claims.labs() == []
-        assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and _is_of(Path(f"/proc/{pid}/environ"))]
+        assert not [
+            pid for pid in os.listdir("/proc") if pid.isdigit() and _is_of(Path(f"/proc/{pid}/environ"))
+        ]
 
 
 def _is_of(environment: Path) -> bool:

@@ -43,7 +43,13 @@ def pair(template: Pair, tmp_path: Path) -> Iterator[Pair]:
 
 
 def warm(pair: Pair) -> None:
-    for action, params in ((Close(), CLOSE), (Verify(), VERIFY), (Promote(), PROMOTE), (Epoch(), EPOCH), (Open(), OPEN)):
+    for action, params in (
+        (Close(), CLOSE),
+        (Verify(), VERIFY),
+        (Promote(), PROMOTE),
+        (Epoch(), EPOCH),
+        (Open(), OPEN),
+    ):
         action.load(pair.context(params))
 
 
@@ -264,9 +270,7 @@ def test_a_killed_drivers_statement_lives_on_and_is_seen(promoted: Pair) -> None
         context = promoted.context(one, cancelled=cancelled)
         thread = threading.Thread(target=lambda: outcomes.append(action.execute(context)))
         thread.start()
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE 'cty:%'"
-        )
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE 'cty:%'"
         until(lambda: promoted.ask("embassy", waiting), "the statement does not wait")
         assert action.check(promoted.context(one)).kind is FindingKind.RUNNING
         # The driver is gone: the server notices within 100 ms and ends the statement.
@@ -306,7 +310,10 @@ def test_verify_finds_what_is_wrong_with_a_standby(pair: Pair) -> None:
     assert "not that of home" in pair.perform(Verify(), VERIFY, evidence=wrong).message
     assert "not epoch 2" in pair.perform(Verify(), replace(VERIFY, expect_epoch=2)).message
     pair.ask("embassy", "SELECT pg_wal_replay_pause()")
-    pair.ask("home", "SET synchronous_commit = local; INSERT INTO rows SELECT g::text, 'v' FROM generate_series(1, 3000) g")
+    pair.ask(
+        "home",
+        "SET synchronous_commit = local; INSERT INTO rows SELECT g::text, 'v' FROM generate_series(1, 3000) g",
+    )
     lsn = pair.ask("home", "SELECT pg_current_wal_flush_lsn()::text")
     until(lambda: pair.ask("embassy", f"SELECT pg_last_wal_receive_lsn() >= '{lsn}'"), "not received")
     outcome = pair.perform(Verify(), replace(VERIFY, backlog_bytes_limit=1000))
@@ -316,7 +323,10 @@ def test_verify_finds_what_is_wrong_with_a_standby(pair: Pair) -> None:
     pair.ask("embassy", "SELECT pg_wal_replay_resume()")
     pair.ask("embassy", "ALTER SYSTEM SET recovery_min_apply_delay = '5s'")
     pair.ask("embassy", "SELECT pg_reload_conf()")
-    until(lambda: "delayed on purpose" in getattr(pair.perform(Verify(), VERIFY), "message", ""), "no delay seen")
+    until(
+        lambda: "delayed on purpose" in getattr(pair.perform(Verify(), VERIFY), "message", ""),
+        "no delay seen",
+    )
 
 
 def test_verify_refuses_a_primary(promoted: Pair) -> None:
