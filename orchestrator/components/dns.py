@@ -20,8 +20,6 @@ from orchestrator.core.plan import Draft, Role
 from orchestrator.core.values import ComponentRef, Milliseconds, Name, NameServerRef, Secret, SiteRef
 from orchestrator.errors import InputError
 
-UPDATE_MS = 5_000
-
 UPDATE_MS = 3_000
 
 

@@ -186,7 +186,7 @@ def _drain(side: _Side) -> list[Draft]:
     move = side.move
     return [
         side.draft(
-            "checkpoint-before", Stage.AUTHORISE, Role.ORDINARY, "postgresql.checkpoint", side.source,
+            "checkpoint-before", Stage.FREEZE, Role.ORDINARY, "postgresql.checkpoint", side.source,
             f"checkpoint at {side.source} while it still serves",
             "the shutdown checkpoint is then short: clients see a pause of milliseconds",
             CHECKPOINT_MS,

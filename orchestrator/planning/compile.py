@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
 
-from orchestrator.components.postgresql import PostgreSQL, cluster_drafts
+from orchestrator.components.postgresql import PostgreSQL
 from orchestrator.core.groups import GroupState
 from orchestrator.core.model import Estate, Operation, Runbook, Stage, group_of
-from orchestrator.core.move import Contributes, Move, Placed
+from orchestrator.core.move import BEFORE_OPEN, Placed, as_moving
 from orchestrator.core.plan import (
     Draft,
     GroupMove,
@@ -29,17 +28,15 @@ from orchestrator.errors import InputError
 from orchestrator.planning.digest import digest
 from orchestrator.planning.extra import (
     done_drafts,
-    epoch_drafts,
     fence_drafts,
     go_home_draft,
+    grant_draft,
     own_drafts,
-    service_values,
 )
 from orchestrator.planning.order import topological
 from orchestrator.planning.select import Asked, Selection, select
 from orchestrator.ports import Catalog
 
-LATE = frozenset({Stage.START, Stage.CHECK, Stage.CUTOVER, Stage.WIDEN})
 STAGE_ORDER = {stage: place for place, stage in enumerate(Stage)}
 
 
@@ -99,10 +96,14 @@ def compile_plan(
     """Compile one operation. Raises RefusedError (a rule) or InputError (a runbook is wrong)."""
     asked = Asked(operation, target, tuple(services), leave or {})
     chosen = select(estate, runbooks, states, asked)
+    moves = {
+        group: replace(move, databases=_databases(estate, runbooks, group))
+        for group, move in chosen.moves.items()
+    }
     placed = {
-        name: Placed(chosen.moves[group], runbook, service_values(estate, runbook, chosen.moves[group]))
+        name: Placed(moves[group], runbook)
         for name, runbook in runbooks.items()
-        if (group := _group(chosen, estate, name))
+        if (group := group_of(estate, name)) in moves
     }
     try:
         table, groups = _draft(estate, placed, chosen)
@@ -118,11 +119,6 @@ def compile_plan(
         PlanLimits(policies.fence_budget_ms, policies.proof_age_ms, policies.parallel_steps), "", asked.leave,
     )  # fmt: skip
     return Compiled(replace(plan, digest=digest(plan, file_digests)), chosen.notes)
-
-
-def _group(chosen: Selection, estate: Estate, service: str) -> str:
-    group = group_of(estate, service)
-    return group if group in chosen.moves else ""
 
 
 def _facts(placed: Placed) -> ServiceFacts:
@@ -142,73 +138,59 @@ def _draft(
     groups: dict[str, GroupMove] = {}
     for group, move in chosen.moves.items():
         mine = {name: item for name, item in placed.items() if item.move.group == group}
-        clusters = _clusters(mine)
-        for name, databases in clusters.items():
-            cluster = estate.clusters[name]
-            made = table.add(name, group, "", cluster_drafts(move, cluster, databases))
-            table.up[name] = [entry.id for entry in made if entry.draft.up]
-        for name, item in mine.items():
-            _draft_components(table, group, name, item)
-        hosts = _fence_hosts(estate, move, clusters, mine)
-        for unit, draft in epoch_drafts(move, tuple(clusters), tuple(u for u in hosts if u not in clusters)):
-            table.add(unit, group, "", [draft])
+        fenced = _draft_components(table, group, mine)
+        if move.moves and not fenced:
+            table.add(group, group, "", [grant_draft(move)])
         groups[group] = GroupMove(
-            group, tuple(mine), move.source, move.epoch_seen, move.epoch_next, tuple(hosts), hosts
+            group, tuple(mine), move.source, move.epoch_seen, move.epoch_next, tuple(fenced), fenced
         )
         if move.reprotects and move.moves:
             _gate_going_home(table, group)
     _add_site_fences(table, estate, chosen, groups)
-    for name, item in placed.items():
-        _tie_components(table, name, item)
-    for name, item in placed.items():
-        _tie_services(table, name, item, placed)
+    for item in placed.values():
+        _tie_components(table, item)
+    for item in placed.values():
+        _tie_services(table, item, placed)
     for name, item in placed.items():
         if item.move.moves:
             _add_own_and_done(table, name, item)
     return table, groups
 
 
-def _clusters(mine: Mapping[str, Placed]) -> dict[str, tuple[str, ...]]:
+def _draft_components(table: _Table, group: str, mine: Mapping[str, Placed]) -> dict[str, tuple[str, ...]]:
+    """Ask each component once per unit; returns the stateful units with the hosts to be fenced."""
+    fenced: dict[str, tuple[str, ...]] = {}
+    for name, item in mine.items():
+        for component in map(as_moving, item.runbook.components.values()):
+            unit = component.unit_in(name)
+            if unit in table.up:
+                continue  # a cluster moves once, however many services use it
+            made = component.contribute(item)
+            entries = table.add(unit, group, made.service, made.drafts)
+            table.up[unit] = [entry.id for entry in entries if entry.draft.up]
+            if made.is_stateful:
+                fenced[unit] = made.fence_hosts
+    return fenced
+
+
+def _databases(estate: Estate, runbooks: Mapping[str, Runbook], group: str) -> dict[str, tuple[str, ...]]:
     """Cluster → the databases in it that this group's services use."""
-    found: dict[str, list[str]] = {}
-    for item in mine.values():
-        for component in item.runbook.components.values():
-            if isinstance(component, PostgreSQL):
-                found.setdefault(component.cluster, []).append(component.database)
-    return {name: tuple(sorted(set(databases))) for name, databases in found.items()}
-
-
-def _draft_components(table: _Table, group: str, service: str, item: Placed) -> None:
-    for name, component in item.runbook.components.items():
-        unit = f"{service}/{name}"
-        made = table.add(unit, group, service, cast("Contributes", component).drafts(item))
-        table.up[unit] = [entry.id for entry in made if entry.draft.up]
-        if isinstance(component, PostgreSQL):
-            table.up[unit] = table.up.get(component.cluster, [])
-
-
-def _fence_hosts(
-    estate: Estate, move: Move, clusters: Mapping[str, Any], mine: Mapping[str, Placed]
-) -> dict[str, tuple[str, ...]]:
-    """Per stateful unit: the old side's members that must be proven unable to write."""
-    if not move.moves:
-        return dict.fromkeys(clusters, ())
-    hosts = {name: estate.clusters[name].members[move.source] for name in clusters}
-    for service, item in mine.items():
-        for name, component in item.runbook.components.items():
-            at = getattr(component, "at", None)
-            if hasattr(component, "public_key") and at:
-                hosts[f"{service}/{name}"] = (at[move.source].host,)
-    return hosts
+    found: dict[str, set[str]] = {}
+    for name, runbook in runbooks.items():
+        if group_of(estate, name) == group:
+            for component in runbook.components.values():
+                if isinstance(component, PostgreSQL):
+                    found.setdefault(component.cluster, set()).add(component.database)
+    return {name: tuple(sorted(databases)) for name, databases in found.items()}
 
 
 def _gate_going_home(table: _Table, group: str) -> None:
     """A failback that had to reprotect asks people before it begins the planned move (5.5)."""
     entries = [e for e in table.entries.values() if e.group == group]
-    before = [e.id for e in entries if e.draft.key.startswith("reprotect")]
+    before = [e.id for e in entries if e.draft.stage is Stage.AUTHORISE]
     gate = table.add(group, group, "", [go_home_draft(group, tuple(before))])[0]
     for entry in entries:
-        is_before = entry.draft.key.startswith("reprotect") or entry.draft.stage is Stage.PREFLIGHT
+        is_before = entry.draft.stage in (Stage.AUTHORISE, Stage.PREFLIGHT)
         if not is_before and not entry.draft.needs:
             entry.extra.append(gate.id)
 
@@ -230,29 +212,37 @@ def _add_site_fences(
         table.add(f"site-{move.source}", group, "", fence_drafts(estate, move, host))
 
 
-def _tie_components(table: _Table, service: str, item: Placed) -> None:
+def _tie_components(table: _Table, item: Placed) -> None:
+    service = item.runbook.name
+    units = {name: as_moving(c).unit_in(service) for name, c in item.runbook.components.items()}
     for name, component in item.runbook.components.items():
-        wanted = [step for need in component.needs for step in table.up.get(f"{service}/{need}", ())]
-        for entry_id in table.of_service.get(service, ()):
-            entry = table.entries[entry_id]
-            if entry.unit == f"{service}/{name}" and entry.draft.stage in LATE:
+        wanted = [step for need in component.needs for step in table.up.get(units[need], ())]
+        for entry in _late(table, service):
+            if entry.unit == units[name]:
                 entry.extra.extend(wanted)
 
 
-def _tie_services(table: _Table, service: str, item: Placed, placed: Mapping[str, Placed]) -> None:
+def _tie_services(table: _Table, item: Placed, placed: Mapping[str, Placed]) -> None:
     wanted = [
         step
         for need in item.runbook.depends_on
         if need in placed
-        for step in _up_of_service(table, need, placed[need])
+        for step in _up_of_service(table, placed[need])
     ]
-    for entry_id in table.of_service.get(service, ()):
-        if table.entries[entry_id].draft.stage in LATE:
-            table.entries[entry_id].extra.extend(wanted)
+    for entry in _late(table, item.runbook.name):
+        entry.extra.extend(wanted)
 
 
-def _up_of_service(table: _Table, service: str, item: Placed) -> list[str]:
-    return [step for name in item.runbook.components for step in table.up.get(f"{service}/{name}", ())]
+def _late(table: _Table, service: str) -> list[_Entry]:
+    """A service's own steps that wait for what the service needs."""
+    entries = [table.entries[step] for step in table.of_service.get(service, ())]
+    return [entry for entry in entries if entry.draft.stage not in BEFORE_OPEN]
+
+
+def _up_of_service(table: _Table, item: Placed) -> list[str]:
+    service, components = item.runbook.name, item.runbook.components.values()
+    units = dict.fromkeys(as_moving(component).unit_in(service) for component in components)
+    return [step for unit in units for step in table.up.get(unit, ())]
 
 
 def _add_own_and_done(table: _Table, service: str, item: Placed) -> None:
@@ -266,7 +256,7 @@ def _add_own_and_done(table: _Table, service: str, item: Placed) -> None:
                 first.extra.append(entry_id)
             elif place > at or own.before is not None:
                 table.entries[entry_id].extra.append(first.id)
-    needs = _up_of_service(table, service, item)
+    needs = _up_of_service(table, item)
     owns = [s for s in table.of_service.get(service, ()) if table.entries[s].unit == f"{service}/own"]
     for entry in table.add(f"{service}/done-when", group, service, done_drafts(item)):
         entry.extra.extend([*needs, *owns])

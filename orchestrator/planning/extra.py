@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestrator.core.model import DoneDns, Estate, OwnStep, ProofKind, Runbook, Stage
+from orchestrator.core.model import DoneDns, DoneHttp, DoneWrites, Estate, OwnStep, ProofKind, Stage
 from orchestrator.core.move import AUTHORISED, ONCE, OPENS, STANDARD_RETRY, Move, Placed
-from orchestrator.core.plan import Draft, Gate, Role, Undo
-from orchestrator.core.templates import host_values, resolve, resolve_json
+from orchestrator.core.plan import Draft, Role, Undo
+from orchestrator.core.templates import host_values, resolve_json
 from orchestrator.core.values import Json
 from orchestrator.errors import InputError
 
@@ -18,22 +18,6 @@ EPOCH_MS = 5_000
 PEOPLE_MS = 7 * 86_400_000
 DONE_MS = 10_000
 CHECK_MARGIN_MS = 2_000
-
-
-def service_values(estate: Estate, runbook: Runbook, move: Move) -> dict[str, str]:
-    """What a service's templates may say: from, to, and where its components stand."""
-    values = {"from.name": move.source, "to.name": move.target}
-    for name, component in runbook.components.items():
-        cluster = estate.clusters.get(getattr(component, "cluster", ""))
-        at = cluster.members if cluster is not None else getattr(component, "at", None)
-        if not isinstance(at, Mapping):
-            continue
-        for side, site in (("from", move.source), ("to", move.target)):
-            place = at.get(site)
-            host = place[0] if isinstance(place, tuple) and place else getattr(place, "host", "")
-            if host:
-                values[f"{side}.{name}.address"] = estate.hosts[host].address
-    return values
 
 
 def _arguments(declared: Mapping[str, Json], values: Mapping[str, str]) -> dict[str, Json]:
@@ -70,30 +54,20 @@ def fence_drafts(estate: Estate, move: Move, host: str) -> list[Draft]:
     return out
 
 
-def epoch_drafts(
-    move: Move, clusters: tuple[str, ...], stateful: tuple[str, ...]
-) -> Iterator[tuple[str, Draft]]:
-    """A group without a database is granted its epoch by the log; (unit, draft) pairs."""
-    if clusters or not move.moves:
-        return
-    for unit in stateful or (move.group,):
-        gates = (*AUTHORISED, Gate.FENCED, Gate.VERIFIED) if stateful else AUTHORISED
-        yield (
-            unit,
-            Draft(
-                key="epoch",
-                stage=Stage.PROMOTE,
-                role=Role.EPOCH,
-                title=f"grant epoch {move.epoch_next} of {move.group} to {move.target}",
-                why="the right to serve is one number and one site, also where no database keeps it",
-                action="continuity.epoch",
-                arguments={"group": move.group, "site": move.target, "epoch": move.epoch_next},
-                timeout_ms=EPOCH_MS,
-                needs=("verify",) if stateful else (),
-                gates=gates,
-                retry=STANDARD_RETRY,
-            ),
-        )
+def grant_draft(move: Move) -> Draft:
+    """A group without anything stateful is granted its epoch by the log."""
+    return Draft(
+        key="epoch",
+        stage=Stage.PROMOTE,
+        role=Role.EPOCH,
+        title=f"grant epoch {move.epoch_next} of {move.group} to {move.target}",
+        why="the right to serve is one number and one site, also where no database keeps it",
+        action="continuity.epoch",
+        arguments={"group": move.group, "site": move.target, "epoch": move.epoch_next},
+        timeout_ms=EPOCH_MS,
+        gates=AUTHORISED,
+        retry=STANDARD_RETRY,
+    )
 
 
 def go_home_draft(group: str, needs: tuple[str, ...]) -> Draft:
@@ -125,7 +99,7 @@ def own_drafts(item: Placed) -> Iterator[tuple[OwnStep, Draft]]:
                 title=own.name,
                 why=f"the owner's own step, {'after' if own.after else 'before'} {own.after or own.before}",
                 action=own.action,
-                arguments=_arguments(own.with_, item.values),
+                arguments=item.json(own.with_),
                 timeout_ms=own.timeout_ms,
                 gates=OPENS if late else AUTHORISED,
                 retry=STANDARD_RETRY if own.idempotent else ONCE,
@@ -138,60 +112,45 @@ def done_drafts(item: Placed) -> list[Draft]:
     """What is asked from outside; nothing else counts as done (semantics 9.1)."""
     done = item.runbook.done_when
     out: list[Draft] = []
-    servers = _servers(item)
     for number, http in enumerate(done.http, start=1):
-        vantages = http.from_ or ("",)
-        for site in vantages:
-            out.append(
-                _done(
-                    f"http-{number}-from-{site or 'here'}",
-                    f"{resolve(http.url, item.values)} answers as it must, asked from {site or 'here'}",
-                    "http.check",
-                    {
-                        "url": resolve(http.url, item.values),
-                        "status": http.status,
-                        "json": _arguments(http.json, item.values),
-                        "from_site": site,
-                        "resolve_at": servers,
-                        "within_ms": DONE_MS - CHECK_MARGIN_MS,
-                    },
-                )
-            )
+        out += _pages_answer(item, number, http)
     for number, asked in enumerate(done.dns, start=1):
         out += _names_answer(item, number, asked)
-    for number, dns in enumerate(done.dns, start=1):
-        mine = [name for name in servers if item.move.estate.name_servers[name].site == item.move.target]
-        out.append(
-            _done(
-                f"dns-{number}",
-                f"the name servers at {item.move.target} answer {dns.name} {dns.type} as they must",
-                "dns.query-check",
-                {
-                    "name": dns.name,
-                    "type": dns.type,
-                    "expect": " ".join(dns.expect),
-                    "servers": mine,
-                    "within_ms": DONE_MS - CHECK_MARGIN_MS,
-                },
-            )
-        )
     for number, writes in enumerate(done.writes, start=1):
-        cluster, database = _database(item, writes.through)
-        host = item.move.estate.clusters[cluster].members[item.move.target][0]
-        arguments: dict[str, Json] = {
-            "cluster": cluster, "host": host, "database": database, "within_ms": writes.within_ms,
-        }  # fmt: skip
-        out.append(
-            _done(
-                f"writes-{number}",
-                f"{database} at {item.move.target} takes a write",
-                "postgresql.canary",
-                arguments,
-            )
-        )
+        out.append(_takes_writes(item, number, writes))
     for number, refuses in enumerate(done.refuses_writes, start=1):
-        out += _refuses(item, number, resolve(refuses.at, item.values))
+        out += _refuses(item, number, item.text(refuses.at))
     return out
+
+
+def _pages_answer(item: Placed, number: int, asked: DoneHttp) -> list[Draft]:
+    url, servers = item.text(asked.url), _servers(item)
+    return [
+        _done(
+            f"http-{number}-from-{site or 'here'}",
+            f"{url} answers as it must, asked from {site or 'here'}",
+            "http.check",
+            {
+                "url": url,
+                "status": asked.status,
+                "json": item.json(asked.json),
+                "from_site": site,
+                "resolve_at": list(servers),
+                "within_ms": DONE_MS - CHECK_MARGIN_MS,
+            },
+        )
+        for site in asked.from_ or ("",)
+    ]
+
+
+def _takes_writes(item: Placed, number: int, asked: DoneWrites) -> Draft:
+    cluster, database = _database(item, asked.through)
+    host = item.move.estate.clusters[cluster].members[item.move.target][0]
+    arguments: dict[str, Json] = {
+        "cluster": cluster, "host": host, "database": database, "within_ms": asked.within_ms,
+    }  # fmt: skip
+    title = f"{database} at {item.move.target} takes a write"
+    return _done(f"writes-{number}", title, "postgresql.canary", arguments)
 
 
 def _done(
