@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 ACTIONS: Mapping[str, str] = {
     "command.run": "orchestrator.actions.command:Run",
+    "continuity.claims": "orchestrator.actions.claims:Claims",
     "continuity.epoch": "orchestrator.actions.epoch:Epoch",
     "dns.query-check": "orchestrator.actions.dns:QueryCheck",
     "dns.update": "orchestrator.actions.dns:Update",

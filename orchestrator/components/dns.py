@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from orchestrator.core.claims import Witness
 from orchestrator.core.model import Estate, Stage
 from orchestrator.core.move import (
     OPENS,
@@ -67,7 +68,10 @@ class Dns:
             for site in (move.target, move.source):
                 if site in self.servers:
                     drafts += [self._update(placed, site, record) for record in self.records]
-        return Contribution(unit, service, tuple(drafts))
+        witnesses = [
+            Witness("dns", server, record.name) for server in self.servers.values() for record in self.records
+        ]
+        return Contribution(unit, service, tuple(drafts), witnesses=tuple(witnesses))
 
     def _update(self, placed: Placed, site: str, record: Record) -> Draft:
         move, server = placed.move, self.servers[site]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from orchestrator.core.claims import Witness
 from orchestrator.core.model import Estate, ProofKind, Stage
 from orchestrator.core.move import (
     AUTHORISED,
@@ -69,7 +70,11 @@ class Files:
             must_stand_at(unit, site, (self.at[site].host,) if site in self.at else ())
         drafts = tuple(_Steps(self, placed).all())
         fenced = (self.at[move.source].host,) if move.moves else ()
-        return Contribution(unit, placed.runbook.name, drafts, fenced, is_stateful=True)
+        witnesses = tuple(
+            Witness("files", place.host, placed.text(place.published, place.host))
+            for place in self.at.values()
+        )
+        return Contribution(unit, placed.runbook.name, drafts, fenced, is_stateful=True, witnesses=witnesses)
 
 
 class _Steps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orchestrator.core.claims import Witness
 from orchestrator.core.model import Estate, Stage
 from orchestrator.core.move import OPENS, QUICK_RETRY, STANDARD_RETRY, Contribution, Placed, must_stand_at
 from orchestrator.core.plan import Draft, Role
@@ -41,7 +42,10 @@ class HAProxy:
             must_stand_at(unit, move.target, self.proxies.get(move.target, ()))
             drafts += [self._route(placed, move.target, proxy) for proxy in self.proxies[move.target]]
             drafts += [self._route(placed, move.source, proxy) for proxy in self.proxies.get(move.source, ())]
-        return Contribution(unit, service, tuple(drafts))
+        witnesses = [
+            Witness("haproxy", proxy, self.backend) for names in self.proxies.values() for proxy in names
+        ]
+        return Contribution(unit, service, tuple(drafts), witnesses=tuple(witnesses))
 
     def _route(self, placed: Placed, site: str, proxy: str) -> Draft:
         move = placed.move

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
+from orchestrator.core.claims import Witness
 from orchestrator.core.model import Component, Estate, Operation, ProofKind, Runbook, Stage
 from orchestrator.core.plan import Draft, Gate, Retry
 from orchestrator.core.templates import host_values, resolve, resolve_json
@@ -89,13 +90,15 @@ class Placed:
 @dataclass(frozen=True, slots=True)
 class Contribution:
     """What one unit adds to a plan. ``fence_hosts``: the old side's members that must be proven unable
-    to write. ``service`` "" for a unit that services share."""
+    to write. ``service`` "" for a unit that services share. ``witnesses``: where claims stand beside what
+    this unit switches, at both sites."""
 
     unit: str
     service: str
     drafts: tuple[Draft, ...]
     fence_hosts: tuple[str, ...] = ()
     is_stateful: bool = False
+    witnesses: tuple[Witness, ...] = ()
 
 
 class Moves(Component, Protocol):

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from orchestrator.components.postgresql import PostgreSQL
+from orchestrator.core.claims import Witness
 from orchestrator.core.groups import GroupState
 from orchestrator.core.model import Estate, Operation, Runbook, Stage, group_of
 from orchestrator.core.move import BEFORE_OPEN, Placed, as_moving
@@ -27,6 +28,7 @@ from orchestrator.core.plan import (
 from orchestrator.errors import InputError
 from orchestrator.planning.digest import digest
 from orchestrator.planning.extra import (
+    claims_draft,
     done_drafts,
     fence_drafts,
     go_home_draft,
@@ -138,7 +140,9 @@ def _draft(
     groups: dict[str, GroupMove] = {}
     for group, move in chosen.moves.items():
         mine = {name: item for name, item in placed.items() if item.move.group == group}
-        fenced = _draft_components(table, group, mine)
+        fenced, witnesses = _draft_components(table, group, mine)
+        if witnesses:
+            table.add(group, group, "", [claims_draft(move, witnesses)])
         if move.moves and not fenced:
             table.add(group, group, "", [grant_draft(move)])
         groups[group] = GroupMove(
@@ -157,9 +161,13 @@ def _draft(
     return table, groups
 
 
-def _draft_components(table: _Table, group: str, mine: Mapping[str, Placed]) -> dict[str, tuple[str, ...]]:
-    """Ask each component once per unit; returns the stateful units with the hosts to be fenced."""
+def _draft_components(
+    table: _Table, group: str, mine: Mapping[str, Placed]
+) -> tuple[dict[str, tuple[str, ...]], list[Witness]]:
+    """Ask each component once per unit; returns the stateful units with the hosts to be fenced, and
+    where claims stand."""
     fenced: dict[str, tuple[str, ...]] = {}
+    witnesses: list[Witness] = []
     for name, item in mine.items():
         for component in map(as_moving, item.runbook.components.values()):
             unit = component.unit_in(name)
@@ -168,9 +176,10 @@ def _draft_components(table: _Table, group: str, mine: Mapping[str, Placed]) -> 
             made = component.contribute(item)
             entries = table.add(unit, group, made.service, made.drafts)
             table.up[unit] = [entry.id for entry in entries if entry.draft.up]
+            witnesses.extend(made.witnesses)
             if made.is_stateful:
                 fenced[unit] = made.fence_hosts
-    return fenced
+    return fenced, witnesses
 
 
 def _databases(estate: Estate, runbooks: Mapping[str, Runbook], group: str) -> dict[str, tuple[str, ...]]:

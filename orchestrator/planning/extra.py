@@ -4,9 +4,10 @@ database, the gate before going home, owners' own steps, and what "done" is aske
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from orchestrator.core.claims import Witness
 from orchestrator.core.model import DoneDns, DoneHttp, DoneWrites, Estate, OwnStep, ProofKind, Stage
 from orchestrator.core.move import AUTHORISED, ONCE, OPENS, STANDARD_RETRY, Move, Placed
 from orchestrator.core.plan import Draft, Role, Undo
@@ -14,6 +15,7 @@ from orchestrator.core.templates import host_values, resolve_json
 from orchestrator.core.values import Json
 from orchestrator.errors import InputError
 
+CLAIMS_MS = 3_000
 EPOCH_MS = 5_000
 PEOPLE_MS = 7 * 86_400_000
 DONE_MS = 10_000
@@ -52,6 +54,27 @@ def fence_drafts(estate: Estate, move: Move, host: str) -> list[Draft]:
             )
         )
     return out
+
+
+def claims_draft(move: Move, witnesses: Sequence[Witness]) -> Draft:
+    """Group state comes from evidence, not from one machine's file (semantics 3.1)."""
+    return Draft(
+        key="claims",
+        stage=Stage.PREFLIGHT,
+        role=Role.EVIDENCE,
+        title=f"compare every claim that stands beside what {move.group} switches with the log",
+        why="a log that is old or lost must not decide who may write",
+        action="continuity.claims",
+        arguments={
+            "group": move.group,
+            "witnesses": [witness.arguments() for witness in witnesses],
+            "target": move.target,
+            "expect_site": move.source,
+            "expect_epoch": move.epoch_seen,
+        },
+        timeout_ms=CLAIMS_MS,
+        retry=STANDARD_RETRY,
+    )
 
 
 def grant_draft(move: Move) -> Draft:

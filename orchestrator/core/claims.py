@@ -1,0 +1,62 @@
+"""Decides what the claims that stand beside names, routes and documents say against the log; must never
+take the absence of a claim, or a silent server, for agreement.
+
+Every part that is switched carries (epoch, site, run) beside it. The log of one machine may be old or
+lost: before anything is changed they are compared (semantics: whose truth).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from orchestrator.core.values import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Something that carries a claim: a name on a server, a backend of a proxy, published documents.
+
+    ``part``: the name server, proxy or host that is asked; ``subject``: the name, backend or path.
+    """
+
+    kind: str  # dns | haproxy | files
+    part: str
+    subject: str
+
+    def arguments(self) -> dict[str, Json]:
+        return {"kind": self.kind, "part": self.part, "subject": self.subject}
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What one witness said. ``at``: the site it stands at; ``site``: whose right it knows of."""
+
+    where: str
+    at: str
+    epoch: int
+    site: str
+    run: str
+
+    def evidence(self) -> Mapping[str, Json]:
+        return {"where": self.where, "at": self.at, "epoch": self.epoch, "site": self.site, "run": self.run}
+
+
+def contradictions(claims: Iterable[Claimed], epoch: int, site: str) -> list[str]:
+    """What stands against (epoch, site) being the newest right to write; a claim that is older does not."""
+    found = []
+    for claim in claims:
+        newer = claim.epoch > epoch
+        if newer or (claim.epoch == epoch and claim.site != site):
+            by = f" (run {claim.run})" if claim.run else ""
+            found.append(
+                f"{claim.where} knows epoch {claim.epoch} of {claim.site}{by}, the log epoch {epoch} of {site}"
+            )
+    return found
+
+
+def newest(claims: Iterable[Claimed]) -> tuple[int, frozenset[str]]:
+    """The highest epoch that any claim knows and the sites named with it; (0, none) without claims."""
+    known = list(claims)
+    top = max((claim.epoch for claim in known), default=0)
+    return top, frozenset(claim.site for claim in known if claim.epoch == top)
