@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.core.claims import Claimed, contradictions, newest
 from orchestrator.core.events import GroupAdopted, GroupResolved
 from orchestrator.core.groups import GroupState, label
 from orchestrator.core.model import group_of
@@ -18,6 +19,7 @@ from orchestrator.errors import InputError, RefusedError
 
 if TYPE_CHECKING:
     from orchestrator.bootstrap.app import App
+    from orchestrator.bootstrap.observe import Looked
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +47,55 @@ def conclude(app: App, wanted: list[str]) -> list[Conclusion]:
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise InputError(f"no group {', '.join(unknown)} in this estate; it has: {', '.join(known)}")
-    by_group: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for unit, (group, found) in evidence_now(app).items():
-        by_group.setdefault(group, {})[unit] = found
-    return [_conclude(app, name, by_group.get(name, {})) for name in wanted]
+    seen = evidence_now(app)
+    return [_conclude(app, name, [each for each in seen if each.group == name]) for name in wanted]
 
 
-def _conclude(app: App, group: str, clusters: Mapping[str, Mapping[str, Any]]) -> Conclusion:
+def _conclude(app: App, group: str, seen: list[Looked]) -> Conclusion:
+    from orchestrator.bootstrap.observe import CLAIMS, INSPECT
+
+    clusters = {each.unit: each.evidence for each in seen if each.kind == INSPECT}
+    claims = [claim for each in seen if each.kind == CLAIMS for claim in _claims(each.evidence)]
+    doubts = [text for each in seen if each.kind == CLAIMS for text in each.evidence.get("silent", ())]
+    evidence = {each.unit: each.evidence for each in seen}
+    top, named = newest(claims)
+    if clusters:
+        of_rows = _of_clusters(clusters)
+        doubts = [*of_rows.doubts, *doubts]
+        doubts += contradictions(claims, of_rows.epoch, of_rows.active) if of_rows.active else []
+        epoch = max(of_rows.epoch, top)
+        is_known = of_rows.active and not contradictions(claims, of_rows.epoch, of_rows.active)
+        active = of_rows.active if is_known else ""
+        return Conclusion(group, active, epoch, of_rows.protection, evidence, tuple(doubts))
     home = next((s.name for s in app.loaded.estate.sites.values() if s.role == "home"), "")
-    if not clusters:
-        return Conclusion(group, home, 1, "protected", {}, ())
+    if not claims:
+        doubts.append("nothing carries a claim of this group: home is assumed, people must know better")
+        return Conclusion(group, home, 1, "protected", evidence, tuple(doubts))
+    if len(named) > 1:
+        doubts.append(f"epoch {top} is claimed for {' and '.join(sorted(named))}")
+    active = next(iter(named)) if len(named) == 1 else ""
+    protection = "protected" if active == home else "unprotected"
+    return Conclusion(group, active, top, protection, evidence, tuple(doubts))
+
+
+def _claims(evidence: Mapping[str, Any]) -> list[Claimed]:
+    return [
+        Claimed(found["where"], found["at"], found["epoch"], found["site"], found["run"])
+        for found in evidence.get("claims", ())
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What the databases of a group say together. ``active`` "": they do not agree on one site."""
+
+    active: str
+    epoch: int
+    protection: str
+    doubts: tuple[str, ...]
+
+
+def _of_clusters(clusters: Mapping[str, Mapping[str, Any]]) -> _Rows:
     doubts: list[str] = []
     writers: set[str] = set()
     named: set[str] = set()
@@ -79,8 +120,7 @@ def _conclude(app: App, group: str, clusters: Mapping[str, Mapping[str, Any]]) -
             f"{', '.join(sorted(writers)) or 'no site'}"
         )
     active = writers.pop() if len(writers) == 1 and writers == named else ""
-    protection = "protected" if streaming and active else "unprotected"
-    return Conclusion(group, active, max(epochs), protection, dict(clusters), tuple(doubts))
+    return _Rows(active, max(epochs), "protected" if streaming and active else "unprotected", tuple(doubts))
 
 
 def adopt(app: App, conclusion: Conclusion, by: str, active: str | None) -> GroupState:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 OBSERVE_SECONDS = 2.0
 INSPECT = "postgresql.inspect"
+CLAIMS = "continuity.claims"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ def look_for_conflicts(app: App) -> Seen:
     """Ask every cluster's sites now. Two sites that take writes are a split brain, and journalled."""
     document: dict[str, Any] = {"at": moment(now(app.clock)), "clusters": {}}
     lines = [f"asked at {document['at']}:"]
-    for unit, (group, found) in evidence_now(app).items():
+    for unit, (group, found) in clusters_now(app).items():
         document["clusters"][unit] = found
         for site, seen in (found.get("sites") or {}).items():
             state = seen.get("role", "unknown") if seen.get("reachable") else "does not answer"
@@ -198,13 +199,32 @@ def _journal_conflict(app: App, group: str, unit: str, writers: list[str]) -> No
     )
 
 
-def evidence_now(app: App) -> dict[str, tuple[str, Mapping[str, Any]]]:
-    """Cluster → (its group, what its sites say now), through ``postgresql.inspect``."""
-    from orchestrator.bootstrap.inspection import inspection_plan
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What one read-only step saw of a group; ``evidence`` is empty when it saw nothing."""
 
-    plan = inspection_plan(app)
+    group: str
+    unit: str
+    kind: str
+    evidence: Mapping[str, Any]
+    message: str
+
+
+def evidence_now(app: App) -> list[Looked]:
+    """What the reachable parts of every group say now: databases, and the claims beside what is switched."""
+    from orchestrator.planning.inspection import inspection_plan
+
+    plan = inspection_plan(app.loaded.estate, app.loaded.runbooks, app.catalog)
     found = _perform(app, plan, list(plan.steps.values()))
-    return {
-        step.unit: (step.group, found[step.id].get("evidence") or {"sites": {}})
+    return [
+        Looked(
+            step.group, step.unit, step.action.kind, found[step.id].get("evidence") or {},
+            found[step.id].get("message", ""),
+        )
         for step in plan.steps.values()
-    }
+    ]  # fmt: skip
+
+
+def clusters_now(app: App) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Cluster → (its group, what its sites say now), through ``postgresql.inspect``."""
+    return {seen.unit: (seen.group, seen.evidence) for seen in evidence_now(app) if seen.kind == INSPECT}

@@ -14,7 +14,7 @@ from orchestrator.components.postgresql import PostgreSQL
 from orchestrator.core.claims import Witness
 from orchestrator.core.groups import GroupState
 from orchestrator.core.model import Estate, Operation, Runbook, Stage, group_of
-from orchestrator.core.move import BEFORE_OPEN, Placed, as_moving
+from orchestrator.core.move import BEFORE_OPEN, Move, Placed, as_moving
 from orchestrator.core.plan import (
     Draft,
     GroupMove,
@@ -36,7 +36,7 @@ from orchestrator.planning.extra import (
     own_drafts,
 )
 from orchestrator.planning.order import topological
-from orchestrator.planning.select import Asked, Selection, select
+from orchestrator.planning.select import Asked, select
 from orchestrator.ports import Catalog
 
 STAGE_ORDER = {stage: place for place, stage in enumerate(Stage)}
@@ -98,9 +98,21 @@ def compile_plan(
     """Compile one operation. Raises RefusedError (a rule) or InputError (a runbook is wrong)."""
     asked = Asked(operation, target, tuple(services), leave or {})
     chosen = select(estate, runbooks, states, asked)
+    plan = bind_moves(estate, runbooks, operation, chosen.moves, catalog, asked.leave)
+    return Compiled(replace(plan, digest=digest(plan, file_digests)), chosen.notes)
+
+
+def bind_moves(
+    estate: Estate,
+    runbooks: Mapping[str, Runbook],
+    operation: Operation,
+    chosen: Mapping[str, Move],
+    catalog: Catalog,
+    leave: Mapping[str, str],
+) -> Plan:
+    """The plan of moves that are already chosen, without its digest. InputError: a runbook is wrong."""
     moves = {
-        group: replace(move, databases=_databases(estate, runbooks, group))
-        for group, move in chosen.moves.items()
+        group: replace(move, databases=_databases(estate, runbooks, group)) for group, move in chosen.items()
     }
     placed = {
         name: Placed(moves[group], runbook)
@@ -108,19 +120,18 @@ def compile_plan(
         if (group := group_of(estate, name)) in moves
     }
     try:
-        table, groups = _draft(estate, placed, chosen)
+        table, groups = _draft(estate, placed, moves)
     except (ValueError, KeyError) as error:
         raise InputError(f"the runbooks do not say enough for this operation: {error}") from error
     parts = Parts(estate.sites, estate.hosts, estate.clusters, estate.proxies, estate.name_servers)
     steps = _bind(table, catalog, parts)
-    move = next(iter(chosen.moves.values()))
+    move = next(iter(moves.values()))
     policies = estate.policies
-    plan = Plan(
+    return Plan(
         operation, move.source if move.moves else "", move.target, groups,
         {name: _facts(item) for name, item in placed.items()}, steps, parts,
-        PlanLimits(policies.fence_budget_ms, policies.proof_age_ms, policies.parallel_steps), "", asked.leave,
+        PlanLimits(policies.fence_budget_ms, policies.proof_age_ms, policies.parallel_steps), "", leave,
     )  # fmt: skip
-    return Compiled(replace(plan, digest=digest(plan, file_digests)), chosen.notes)
 
 
 def _facts(placed: Placed) -> ServiceFacts:
@@ -134,11 +145,11 @@ def _facts(placed: Placed) -> ServiceFacts:
 
 
 def _draft(
-    estate: Estate, placed: Mapping[str, Placed], chosen: Selection
+    estate: Estate, placed: Mapping[str, Placed], moves: Mapping[str, Move]
 ) -> tuple[_Table, dict[str, GroupMove]]:
     table = _Table()
     groups: dict[str, GroupMove] = {}
-    for group, move in chosen.moves.items():
+    for group, move in moves.items():
         mine = {name: item for name, item in placed.items() if item.move.group == group}
         fenced, witnesses = _draft_components(table, group, mine)
         if witnesses:
@@ -150,7 +161,7 @@ def _draft(
         )
         if move.reprotects and move.moves:
             _gate_going_home(table, group)
-    _add_site_fences(table, estate, chosen, groups)
+    _add_site_fences(table, estate, moves, groups)
     for item in placed.values():
         _tie_components(table, item)
     for item in placed.values():
@@ -205,10 +216,10 @@ def _gate_going_home(table: _Table, group: str) -> None:
 
 
 def _add_site_fences(
-    table: _Table, estate: Estate, chosen: Selection, groups: Mapping[str, GroupMove]
+    table: _Table, estate: Estate, moves: Mapping[str, Move], groups: Mapping[str, GroupMove]
 ) -> None:
     """Fences that the estate declares for a site: one step per host, shared by every group on it."""
-    unplanned = {g: m for g, m in chosen.moves.items() if m.site_is_lost()}
+    unplanned = {g: m for g, m in moves.items() if m.site_is_lost()}
     if not unplanned:
         return
     move = next(iter(unplanned.values()))
