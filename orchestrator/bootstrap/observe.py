@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.core.events import GroupConflictSeen
 from orchestrator.core.model import Operation, Stage
 from orchestrator.core.outcomes import Failed, Succeeded
-from orchestrator.core.plan import Plan, Step
+from orchestrator.core.plan import Plan, Role, Step
 from orchestrator.core.run import Run
 from orchestrator.core.values import Json, duration_text, size_text
 from orchestrator.engine.clock import now
@@ -126,6 +126,52 @@ def observe(app: App, plan: Plan) -> dict[str, Any]:
     return {"at": moment(now(app.clock)), "steps": found, "lines": _lines(plan, found)}
 
 
+def read_only_gates(plan: Plan) -> list[Step]:
+    """The steps that change nothing and whose question makes sense before anything has been changed."""
+    roles = (Role.EVIDENCE, Role.VERIFY)
+    return [
+        step
+        for step in plan.steps.values()
+        if step.role in roles
+        and not step.action.mutates
+        and not any(plan.steps[need].action.mutates for need in step.needs)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """One read-only gate asked now. ``mend``: commands or acts that would satisfy it."""
+
+    step: str
+    title: str
+    result: str  # ok | failed | unknown
+    message: str
+    findings: tuple[tuple[str, str], ...]  # (text, mend)
+
+    @property
+    def is_met(self) -> bool:
+        return self.result == "ok"
+
+
+def ask_gates(app: App, plan: Plan, seconds: float) -> list[Gated]:
+    """Ask every read-only gate of a plan now, side by side, without a run; nothing is changed."""
+    steps = read_only_gates(plan)
+    found = _perform(app, plan, steps, seconds)
+    return [_gated(step, found[step.id]) for step in steps]
+
+
+def _gated(step: Step, seen: Mapping[str, Any]) -> Gated:
+    evidence = seen.get("evidence") or {}
+    findings = tuple(
+        (str(finding.get("text", "")), str(finding.get("mend", "")))
+        for finding in evidence.get("findings") or ()
+        if isinstance(finding, Mapping)
+    )
+    result = seen["result"] if seen["result"] in ("ok", "failed") else "unknown"
+    message = seen.get("message") or ("" if result == "ok" else str(seen["result"]))
+    return Gated(step.id, step.title, result, message, findings)
+
+
 def _lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for step_id, seen in found.items():
@@ -140,13 +186,13 @@ def _lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _perform(app: App, plan: Plan, steps: list[Step]) -> dict[str, Any]:
+def _perform(app: App, plan: Plan, steps: list[Step], seconds: float = OBSERVE_SECONDS) -> dict[str, Any]:
     """Execute read-only steps outside any run, side by side, each bounded."""
     from orchestrator.bootstrap.operations import surroundings
     from orchestrator.ports import Context
 
     around = surroundings(app)
-    deadline = app.clock.monotonic() + OBSERVE_SECONDS
+    deadline = app.clock.monotonic() + seconds
     results: dict[str, Any] = {step.id: {"result": "no answer in time"} for step in steps}
 
     def look(step: Step) -> None:

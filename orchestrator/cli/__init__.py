@@ -10,7 +10,19 @@ import sys
 
 import typer
 
-from orchestrator.cli import _exits, adopt, history, lab, operate, plan, report, runbook, status, verbs
+from orchestrator.cli import (
+    _exits,
+    adopt,
+    history,
+    lab,
+    operate,
+    plan,
+    preflight,
+    report,
+    runbook,
+    status,
+    verbs,
+)
 
 app = typer.Typer(
     name="continuity",
@@ -22,6 +34,7 @@ app = typer.Typer(
     "Exit codes: 0 done, 1 bug, 2 input, 3 refused, 4 held, 5 aborted or undone, 6 partial.",
 )
 plan.register(app)
+preflight.register(app)
 operate.register(app)
 status.register(app)
 verbs.register(app)

@@ -1,0 +1,85 @@
+"""``continuity preflight``: ask every read-only gate of an operation now, and say what is missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli import _exits
+from orchestrator.cli._output import EstateOption, Output, OutputOption, emit, paint
+from orchestrator.cli.plan import LeaveOption, ServiceOption, ToOption, leave_reasons
+from orchestrator.core.model import Operation
+
+if TYPE_CHECKING:
+    from orchestrator.bootstrap.observe import Gated
+
+SECONDS = 30.0
+COLOURS = {"ok": "green", "failed": "red", "unknown": "yellow"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("preflight")(preflight)
+
+
+def preflight(
+    operation: Annotated[Operation, typer.Argument(help="failover, switchover, failback or reprotect.")],
+    service: ServiceOption = None,
+    to: ToOption = None,
+    leave: LeaveOption = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", help="How long the gates may take, all together.", min=1)
+    ] = SECONDS,
+    estate: EstateOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Ask every read-only gate now: what is missing, and what mends it. Changes nothing; ends with 3 if
+    a gate is not met.
+
+    Examples:
+
+      continuity preflight failover
+      continuity preflight failback --output json
+    """
+    from orchestrator.bootstrap.app import open_app
+    from orchestrator.bootstrap.observe import ask_gates
+    from orchestrator.bootstrap.operations import Wish, plan_operation
+
+    app = open_app(estate)
+    made, notes = plan_operation(app, Wish(operation, tuple(service or ()), to, leave_reasons(leave)))
+    gates = ask_gates(app, made, seconds)
+    document = {
+        "operation": made.operation.value,
+        "from": made.source or None,
+        "to": made.target,
+        "plan_digest": made.digest,
+        "is_met": all(gate.is_met for gate in gates),
+        "notes": list(notes),
+        "gates": [_document(gate) for gate in gates],
+    }
+    lines = [*notes, *(line for gate in gates for line in _lines(gate))]
+    emit(output, "continuity/preflight/v1", document, "\n".join(lines))
+    if not document["is_met"]:
+        raise typer.Exit(_exits.REFUSED)
+
+
+def _document(gate: Gated) -> dict[str, object]:
+    findings = [{"text": text, "mend": mend or None} for text, mend in gate.findings]
+    return {
+        "step": gate.step,
+        "title": gate.title,
+        "result": gate.result,
+        "message": gate.message or None,
+        "findings": findings,
+    }
+
+
+def _lines(gate: Gated) -> list[str]:
+    lines = [f"{paint(gate.result, COLOURS[gate.result]):<8} {gate.step}: {gate.title}"]
+    if gate.message:
+        lines.append(f"         {gate.message}")
+    for text, mend in gate.findings:
+        lines.append(f"         finding: {text}")
+        if mend:
+            lines.append(f"           mend:  {mend}")
+    return lines
