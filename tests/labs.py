@@ -6,6 +6,8 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ import pytest
 from orchestrator.lab import claims, processes, sites
 from orchestrator.lab.layout import Lab
 
+ROOT = Path(__file__).resolve().parents[1]
 WAIT_SECONDS_MAX = 15.0
 POLL_SECONDS = 0.02
 
@@ -71,19 +74,36 @@ def listening(lab: Lab) -> list[str]:
     return found
 
 
-def normal_user_prefix(folder: Path) -> list[str]:
-    """How to run a command as somebody who is not root: another uid where that uid can run this Python,
-    else a user namespace in which this user is uid 1000 without any capability."""
-    if os.getuid() != 0:
-        return []
-    os.chown(folder, 65534, 65534)
-    import sys
+NOBODY = 65534
+AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
+AS_UID_1000 = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
+ASK_AGAIN = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', 'import orchestrator, psycopg']))"
 
-    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
-    probe = subprocess.run(
-        [*as_nobody, sys.executable, "-c", "import orchestrator"], capture_output=True, check=False
-    )
-    if probe.returncode == 0:
-        return as_nobody
-    os.chown(folder, 0, 0)
-    return ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
+
+def normal_user(home: Path) -> tuple[list[str], str]:
+    """How somebody who is not root runs Python with ``home`` as CONTINUITY_HOME: (prefix, interpreter).
+
+    As root: another uid where it can run this interpreter or the system's of the same version, else a user
+    namespace in which this user is uid 1000 without any capability.
+    """
+    if os.getuid() != 0:
+        return [], sys.executable
+    os.chown(home, NOBODY, NOBODY)
+    for python in (sys.executable, system_python(home / "python")):
+        # Asked twice: the first exec after a change of uid may still have what root may.
+        probe = [*AS_NOBODY, python, "-c", ASK_AGAIN]
+        if python and subprocess.run(probe, cwd=ROOT, capture_output=True, check=False).returncode == 0:
+            return AS_NOBODY, python
+    os.chown(home, 0, 0)
+    return AS_UID_1000, sys.executable
+
+
+def system_python(folder: Path) -> str:
+    """The system's interpreter of this version, with the packages of this one; "" where there is none."""
+    name = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    made = subprocess.run([name, "-m", "venv", "--without-pip", folder], capture_output=True, check=False)
+    if made.returncode:
+        return ""
+    packages = folder / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
+    (packages / "same.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return str(folder / "bin" / "python")

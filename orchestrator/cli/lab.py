@@ -44,11 +44,11 @@ def up(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Bring up two data centres on this machine: home and the embassy, with a link between them."""
-    from orchestrator.lab import sites
+    from orchestrator.lab import adoption, sites
 
     started = time.monotonic()
     wanted = sites.Wanted(durability="local" if asynchronous else "remote", number=number)
-    lab = sites.up(wanted, lambda line: say(f"{time.monotonic() - started:6.2f} s  {line}"), _adopt())
+    lab = sites.up(wanted, lambda line: say(f"{time.monotonic() - started:6.2f} s  {line}"), adoption.adopt)
     seconds = round(time.monotonic() - started, 2)
     found = {"number": lab.number, "folder": lab.folder, "estate": str(lab.estate), "seconds": seconds}
     text = "\n".join(
@@ -60,12 +60,6 @@ def up(
         ]
     )
     emit(output, "continuity/lab-up/v1", {**found, "durability": lab.durability}, text)
-
-
-def _adopt() -> Any:
-    from orchestrator import bootstrap
-
-    return getattr(bootstrap, "adopt_lab", None)
 
 
 def _durability_text(durability: str) -> str:

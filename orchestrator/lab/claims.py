@@ -10,7 +10,6 @@ import contextlib
 import errno
 import fcntl
 import json
-import os
 import shutil
 import socket
 import time
@@ -207,21 +206,28 @@ def _require_gone(lab: Lab) -> None:
         time.sleep(processes.PASS_SECONDS)
 
 
+def forget_server(data: Path) -> None:
+    """Do for a killed PostgreSQL what the end of its machine would have done: free its memory, drop its pid.
+
+    The pid may belong to a zombie that nobody has reaped yet, or to somebody else by now; either would keep
+    the server from starting again.
+    """
+    free_shared_memory(data)
+    (data / "postmaster.pid").unlink(missing_ok=True)
+
+
 def free_shared_memory(data: Path) -> None:
     """Free the System V segment that a killed PostgreSQL left. Its key and id stand in postmaster.pid."""
     import ctypes
 
+    file = data / "postmaster.pid"
     try:
-        fields = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[6].split()
-        key, identifier = int(fields[0]), int(fields[1])
+        fields = file.read_text(encoding="utf-8").splitlines()[6].split()
+        key, identifier, user = int(fields[0]), int(fields[1]), file.stat().st_uid
     except (OSError, IndexError, ValueError):
         return
     for line in Path("/proc/sysvipc/shm").read_text(encoding="ascii").splitlines()[1:]:
         found = line.split()
-        if (
-            int(found[0]) == key
-            and int(found[1]) == identifier
-            and found[6] == "0"
-            and int(found[7]) == os.getuid()
-        ):
+        is_it = (int(found[0]), int(found[1]), int(found[7])) == (key, identifier, user)
+        if is_it and found[6] == "0":
             ctypes.CDLL(None, use_errno=True).shmctl(identifier, SHM_REMOVE, None)

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import http.server
 import json
-import subprocess
 import sys
 import threading
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from orchestrator.lab import layout, processes, supervise
+from orchestrator.lab import claims, layout, owner, processes, supervise
 from orchestrator.lab.layout import SITES, Lab, SiteName
 
 SYSTEMS = "/redfish/v1/Systems"
@@ -35,7 +34,6 @@ class Controller:
         self._lab = lab
         self._folder = lab.path / "outside"
         self._one_at_a_time = {site: threading.Lock() for site in SITES}
-        self._children: list[subprocess.Popen[bytes]] = []
 
     def state(self, site: SiteName) -> dict[str, Any]:
         """What is so now: the ordered state, and how many processes of the site were seen just now."""
@@ -53,23 +51,20 @@ class Controller:
         with self._one_at_a_time[site]:
             (self._folder / f"power-{site}").unlink(missing_ok=True)
             processes.kill_all(lambda: self._members(site))
-            self._reap()
             return self.state(site)
 
     def on(self, site: SiteName, held: Collection[str] = ()) -> dict[str, Any]:
         """Give power: the site's supervisord starts, and with it all that starts by itself there."""
         with self._one_at_a_time[site]:
-            self._reap()
+            processes.reap()
             if not self._members(site):
+                claims.forget_server(self._lab.site(site).data)
                 (self._folder / f"power-{site}").touch(mode=0o600)
-                self._children.append(supervise.start(self._lab, site, held))
+                supervise.start(self._lab, site, held)
             return self.state(site)
 
     def _members(self, site: SiteName) -> dict[int, processes.Process]:
         return processes.of_part(self._lab.mark(site), self._lab.site(site).path)
-
-    def _reap(self) -> None:
-        self._children = [child for child in self._children if child.poll() is None]
 
 
 def handler(controller: Controller) -> type[http.server.BaseHTTPRequestHandler]:
@@ -147,6 +142,7 @@ def main(folder: str) -> None:
         (f"127.{lab.number}.9.1", layout.POWER_PORT), handler(Controller(lab))
     )
     server.daemon_threads = True
+    threading.Thread(target=owner.watch, args=(lab.path,), daemon=True, name="owner").start()
     server.serve_forever(poll_interval=60)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from orchestrator.lab.layout import MARK
 PASSES_MAX = 400
 PASS_SECONDS = 0.005
 
+# Children that outlive the call that started them: kept so that each is reaped when it ends, by this process.
+_children: list[subprocess.Popen[bytes]] = []
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -30,6 +34,40 @@ class Process:
     parent: int
     started: int
     state: str
+
+
+def spawn(
+    argv: list[str],
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    out: Path,
+    errors: Path | None = None,
+    kept: tuple[int, ...] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a part of a lab in a session of its own; it goes on when this process ends.
+
+    ``errors`` None: both outputs go to ``out``. ``kept``: descriptors that it inherits.
+    """
+    reap()
+    with open(out, "ab") as log, open(errors or out, "ab") as error_log:
+        child = subprocess.Popen(
+            argv,
+            env=dict(environment),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=error_log,
+            start_new_session=True,
+            pass_fds=kept,
+        )
+    _children.append(child)
+    return child
+
+
+def reap() -> None:
+    """Take note of children that have ended: none of them stays a zombie."""
+    _children[:] = [child for child in _children if child.poll() is None]
 
 
 def boot_id() -> str:
@@ -133,6 +171,7 @@ def kill_all(find: Callable[[], Mapping[int, Process]]) -> int:
     killed: set[tuple[int, int]] = set()
     for _ in range(PASSES_MAX):
         found = find()
+        reap()
         if not found:
             return len(killed)
         for process in found.values():

@@ -9,7 +9,6 @@ import functools
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -203,17 +202,13 @@ def _start_outside(lab: Lab, claim: socket.socket) -> None:
         ("relay", str(folder / "relay.json"), (claim.fileno(),)),
         ("power", lab.folder, ()),
     ):
-        with open(folder / f"{name}.log", "ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-m", f"orchestrator.lab.{name}", argument],
-                env=supervise.environment(lab, "outside"),
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=kept,
-            )
+        processes.spawn(
+            [sys.executable, "-m", f"orchestrator.lab.{name}", argument],
+            environment=supervise.environment(lab, "outside"),
+            folder=folder,
+            out=folder / f"{name}.log",
+            kept=kept,
+        )
     _wait_until("the link and the power controller", lambda: _outside_answers(lab), folder / "power.log")
 
 

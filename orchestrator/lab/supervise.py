@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from orchestrator.lab import layout, postgres
+from orchestrator.lab import layout, postgres, processes
 from orchestrator.lab.layout import DATABASES, MARK, SERVICE_PORTS, Lab, SiteName, other, write_file
 
 USER = "continuity"
@@ -144,7 +143,8 @@ def write_services(lab: Lab, site: SiteName) -> None:
 
 def environment(lab: Lab, part: str) -> dict[str, str]:
     """What a process of a lab is started with: nothing of the caller's but PATH and HOME, and its mark."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    names = ("PATH", "HOME", "TMPDIR", *(("CONTINUITY_HOME",) if part == "outside" else ()))
+    kept = {name: os.environ[name] for name in names if name in os.environ}
     above = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return {
         "PATH": os.defpath,
@@ -156,20 +156,16 @@ def environment(lab: Lab, part: str) -> dict[str, str]:
     }
 
 
-def start(lab: Lab, site: SiteName, held: Collection[str] = ()) -> subprocess.Popen[bytes]:
+def start(lab: Lab, site: SiteName, held: Collection[str] = ()) -> None:
     """Start a site's supervisord; it starts what is not held. Returns at once."""
     write_configuration(lab, site, held)
     paths = lab.site(site)
-    with open(paths.logs / "supervisord.out", "ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "supervisor.supervisord", "-c", str(paths.supervisor)],
-            env=environment(lab, site),
-            cwd=paths.run,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    processes.spawn(
+        [sys.executable, "-m", "supervisor.supervisord", "-c", str(paths.supervisor)],
+        environment=environment(lab, site),
+        folder=paths.run,
+        out=paths.logs / "supervisord.out",
+    )
 
 
 def find_supervisor() -> str:

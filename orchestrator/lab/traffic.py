@@ -70,16 +70,13 @@ def start(lab: Lab, load: Load) -> Running:
     }
     path = folder / f"{number:03}-{table}.json"
     write_file(path, json.dumps(config, indent=1) + "\n")
-    with open(summary, "wb") as out, open(folder / f"{number:03}-{table}.log", "wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-S", str(Path(__file__).with_name("load.py")), str(path)],
-            env=supervise.environment(lab, "load"),
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=log,
-            start_new_session=True,
-        )
+    process = processes.spawn(
+        [sys.executable, "-S", str(Path(__file__).with_name("load.py")), str(path)],
+        environment=supervise.environment(lab, "load"),
+        folder=folder,
+        out=summary,
+        errors=folder / f"{number:03}-{table}.log",
+    )
     return Running(load, ledger, summary, process)
 
 

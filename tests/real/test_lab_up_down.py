@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.errors import RefusedError
 from orchestrator.lab import claims, processes, sites
+from orchestrator.lab.layout import Lab
 from tests import labs
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
@@ -65,20 +66,37 @@ def test_two_labs_at_the_same_time_do_not_meet() -> None:
         assert claims.find(None).number == two.number
 
 
-@pytest.mark.parametrize("seconds_before_the_kill", [0.4, 2.5])
-def test_a_lab_whose_maker_was_killed_is_cleaned_by_the_next(seconds_before_the_kill: float) -> None:
+def kill_a_maker(seconds_before_the_kill: float, *, with_its_controller: bool = False) -> Lab:
+    """Begin a lab in a process of its own and kill that process while the lab comes up."""
+    maker = subprocess.Popen([*COMMAND, "up"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    labs.wait_until(lambda: bool(claims.labs()), "the lab is registered")
+    first = claims.labs()[0]
+    deadline = time.monotonic() + seconds_before_the_kill
+    while time.monotonic() < deadline and claims.labs()[0].state == "starting":
+        time.sleep(0.02)
+    assert claims.labs()[0].state == "starting", "it was up before it could be killed"
+    if with_its_controller:
+        maker.send_signal(signal.SIGSTOP)  # or it would clean up after itself
+        for process in processes.of_part(first.mark("outside"), first.path / "outside").values():
+            processes.send(process, signal.SIGKILL)
+    maker.send_signal(signal.SIGKILL)
+    maker.wait()
+    return first
+
+
+@pytest.mark.parametrize("seconds_before_the_kill", [0.5, 2.5])
+def test_a_lab_whose_maker_was_killed_goes_by_itself(seconds_before_the_kill: float) -> None:
     with labs.own_home():
-        maker = subprocess.Popen(
-            [*COMMAND, "up"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        labs.wait_until(lambda: bool(claims.labs()), "the lab is registered")
-        first = claims.labs()[0]
-        deadline = time.monotonic() + seconds_before_the_kill
-        while time.monotonic() < deadline and claims.labs()[0].state == "starting":
-            time.sleep(0.02)
-        assert claims.labs()[0].state == "starting", "it was up before it could be killed"
-        maker.send_signal(signal.SIGKILL)
-        maker.wait()
+        lab = kill_a_maker(seconds_before_the_kill)
+        labs.wait_until(lambda: claims.labs() == [] and not lab.path.exists(), "the lab is gone")
+        labs.wait_until(lambda: labs.members(lab) == [], "its processes are gone")
+        assert labs.listening(lab) == []
+
+
+def test_a_lab_whose_maker_and_controller_were_killed_is_cleaned_by_the_next() -> None:
+    with labs.own_home():
+        first = kill_a_maker(2.5, with_its_controller=True)
+        assert len(labs.members(first)) > 3, "there was nothing to clean"
         said: list[str] = []
         second = sites.up(sites.Wanted(), said.append)
         assert f"cleaned up what was left of lab {first.number}" in said
@@ -86,6 +104,18 @@ def test_a_lab_whose_maker_was_killed_is_cleaned_by_the_next(seconds_before_the_
         assert sites.active_site(second) == "home"
         sites.down(second)
         assert labs.members(first) == []
+
+
+def test_a_lab_goes_with_its_owner_and_one_without_an_owner_stays() -> None:
+    with labs.own_home():
+        code = "from orchestrator.lab import sites; import os; sites.up(sites.Wanted(owned={})); os._exit(0)"
+        for owned in (True, False):
+            subprocess.run([sys.executable, "-c", code.format(owned)], cwd=ROOT, check=True, timeout=60)
+            if owned:
+                labs.wait_until(lambda: claims.labs() == [], "the owned lab is gone")
+        (lab,) = claims.labs()
+        assert sites.status(lab)["sites"]["home"]["state"] == "running"
+        assert lab.owner_pid == 0
 
 
 def test_a_lab_that_belongs_to_a_dead_process_is_left_over_and_a_live_one_is_not() -> None:
@@ -152,9 +182,12 @@ def test_a_normal_user_can_use_all_of_it() -> None:
             "ended = sites.down(lab)\n"
             "print(json.dumps([done['acked'], report['verified'], gone, active, ended, len(claims.labs())]))\n"
         )
+        prefix, python = labs.normal_user(home)
+        print("as a normal user:", *prefix, python)
         done = subprocess.run(
-            [*labs.normal_user_prefix(home), sys.executable, "-c", script],
+            [*prefix, python, "-c", script],
             cwd=ROOT,
+            env={**os.environ, "HOME": str(home)},
             capture_output=True,
             text=True,
             timeout=90,
