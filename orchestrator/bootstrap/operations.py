@@ -6,6 +6,7 @@ long as it drives, and nothing else may.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,8 +70,28 @@ def begin(app: App, plan: Plan, by: str, reason: str = "") -> Tracked:
     """Create the run and claim its groups. RefusedError if somebody else holds one."""
     moment = now(app.clock)
     run_id = _run_name(app.journal, plan.operation)
-    created = RunCreated(moment, run_id, plan.operation, plan.digest, by, machine(), reason)
+    sources = dict(app.loaded.sources)
+    created = RunCreated(moment, run_id, plan.operation, plan.digest, by, machine(), reason, sources)
     return app.journal.create(plan, plan_to_text(plan), created)
+
+
+def changed_sources(app: App, run: Run) -> list[str]:
+    """Estate and runbook files that say something else now than when the plan was made; the run keeps
+    its plan. Reads files only."""
+    changed = []
+    for name, digest in run.created.sources.items():
+        try:
+            content = (app.settings.folder / name).read_bytes()
+        except OSError:
+            changed.append(f"{name} (gone)")
+            continue
+        if hashlib.sha256(content).hexdigest() != digest:
+            changed.append(name)
+    return changed
+
+
+def changed_text(changed: Sequence[str]) -> str:
+    return f"changed since the plan was made, and the run keeps its plan: {', '.join(changed)}"
 
 
 def _run_name(journal: Journal, operation: Operation) -> str:

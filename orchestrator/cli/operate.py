@@ -131,7 +131,7 @@ def resume(
       continuity resume failover-7k3q --yes
     """
     from orchestrator.bootstrap.app import open_app
-    from orchestrator.bootstrap.operations import driving, open_run
+    from orchestrator.bootstrap.operations import changed_sources, changed_text, driving, open_run
     from orchestrator.engine import lock
     from orchestrator.engine.clock import now
 
@@ -150,6 +150,9 @@ def resume(
         )
         raise typer.Exit(_exits.DONE)
     _must_be_able_to_ask(flags)
+    changed = changed_sources(app, tracked.run)
+    if changed:
+        say(changed_text(changed))
     with _progress(app), driving(app, tracked) as driver:
         if driver.run.authorised and driver.run.state is not RunState.ABORTING:
             accepted = _accept_again(driver, flags)

@@ -53,7 +53,7 @@ def status(
 
 def snapshot(app: Any, name: str | None) -> tuple[dict[str, Any], str]:
     """Groups and the run people mean, as a document and as text."""
-    from orchestrator.bootstrap.operations import open_run
+    from orchestrator.bootstrap.operations import changed_sources, changed_text, open_run
     from orchestrator.engine import lock
     from orchestrator.errors import RefusedError
     from orchestrator.reports.state import group_document, run_document, run_text
@@ -74,8 +74,10 @@ def snapshot(app: Any, name: str | None) -> tuple[dict[str, Any], str]:
         return document, "\n".join(lines)
     run = journal.load(shown).run
     pid = lock.driver_pid(app.settings.log_folder, shown)
-    document["run"] = run_document(run, pid)
-    return document, "\n".join([*lines, "", run_text(run, pid)])
+    changed = [] if run.is_final else changed_sources(app, run)
+    document["run"] = {**run_document(run, pid), "changed_sources": changed}
+    notes = [f"  {changed_text(changed)}"] if changed else []
+    return document, "\n".join([*lines, "", run_text(run, pid), *notes])
 
 
 def _coloured(label: str) -> str:

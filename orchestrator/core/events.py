@@ -27,6 +27,8 @@ from orchestrator.core.values import Json
 
 @dataclass(frozen=True, slots=True)
 class RunCreated:
+    """``sources``: SHA-256 (hex) of the estate and runbook files the plan was made from, by name."""
+
     KIND: ClassVar[str] = "run.created"
     at: At
     run: str
@@ -35,6 +37,7 @@ class RunCreated:
     by: str
     machine: str
     reason: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
