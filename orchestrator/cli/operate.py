@@ -21,6 +21,8 @@ from orchestrator.errors import RefusedError
 if TYPE_CHECKING:
     from orchestrator.bootstrap.app import App
     from orchestrator.bootstrap.operations import Driver
+    from orchestrator.core.plan import Plan
+    from orchestrator.engine.journal import Tracked
 
 YesOption = Annotated[
     bool, typer.Option("--yes", "-y", help="Confirm without asking; accepts a loss within the RPO only.")
@@ -131,7 +133,7 @@ def resume(
       continuity resume failover-7k3q --yes
     """
     from orchestrator.bootstrap.app import open_app
-    from orchestrator.bootstrap.operations import changed_sources, changed_text, driving, open_run
+    from orchestrator.bootstrap.operations import changed_sources, changed_text, open_run
     from orchestrator.engine import lock
     from orchestrator.engine.clock import now
 
@@ -153,14 +155,23 @@ def resume(
     changed = changed_sources(app, tracked.run)
     if changed:
         say(changed_text(changed))
-    with _progress(app), driving(app, tracked) as driver:
+    with _progress(app):
+        code = take_up(app, tracked, flags)
+    raise typer.Exit(code)
+
+
+def take_up(app: App, tracked: Tracked, flags: Flags) -> int:
+    """Become the driver of a run that began earlier and drive it on. Returns the exit code."""
+    from orchestrator.bootstrap.operations import driving
+    from orchestrator.engine.clock import now
+
+    with driving(app, tracked) as driver:
         if driver.run.authorised and driver.run.state is not RunState.ABORTING:
             accepted = _accept_again(driver, flags)
             driver.tell(Resume(now(app.clock), flags.by, accepted))
         elif driver.run.state is RunState.PAUSED:
             driver.tell(Resume(now(app.clock), flags.by))
-        code = _conduct(app, driver, flags)
-    raise typer.Exit(code)
+        return _conduct(app, driver, flags)
 
 
 def _operate(
@@ -168,7 +179,7 @@ def _operate(
     flags: Flags, dry_run: bool, reason: str, estate: str | None,
 ) -> None:  # fmt: skip
     from orchestrator.bootstrap.app import open_app
-    from orchestrator.bootstrap.operations import Wish, begin, driving, plan_operation
+    from orchestrator.bootstrap.operations import Wish, plan_operation
 
     app = open_app(estate)
     made, notes = plan_operation(app, Wish(operation, tuple(service or ()), to, leave_reasons(leave)))
@@ -179,11 +190,18 @@ def _operate(
     for note in notes:
         say(note)
     with _progress(app):
-        tracked = begin(app, made, flags.by, reason)
-        say(f"{tracked.run.id}: preflight; from another terminal: continuity watch {tracked.run.id}")
-        with driving(app, tracked) as driver:
-            code = _conduct(app, driver, flags)
+        code = set_out(app, made, flags, reason)
     raise typer.Exit(code)
+
+
+def set_out(app: App, plan: Plan, flags: Flags, reason: str) -> int:
+    """Begin a run of this plan and drive it. Returns the exit code."""
+    from orchestrator.bootstrap.operations import begin, driving
+
+    tracked = begin(app, plan, flags.by, reason)
+    say(f"{tracked.run.id}: preflight; from another terminal: continuity watch {tracked.run.id}")
+    with driving(app, tracked) as driver:
+        return _conduct(app, driver, flags)
 
 
 def _must_be_able_to_ask(flags: Flags) -> None:

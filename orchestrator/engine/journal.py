@@ -102,12 +102,14 @@ class Journal:
                 appends.append(Append(GROUP + claim.group, seq, (claim,)))
                 seqs[claim.group] = seq + 1
             self.store.put_plan(plan.digest, plan_text)
+            self._at_point("before RunCreated")
             try:
                 self.store.append(appends)
             except ConflictError as conflict:
                 if conflict.stream == RUN + created.run:
                     raise RefusedError(f"a run named {created.run} exists already") from conflict
                 continue
+            self._at_point("after RunCreated")
             self._plans[plan.digest] = plan
             self._on_events(run, (created,))
             return Tracked(run, 1, seqs)
