@@ -31,6 +31,7 @@ ACTIONS: Mapping[str, str] = {
     "postgresql.open": "orchestrator.actions.postgresql_close:Open",
     "postgresql.promote": "orchestrator.actions.postgresql_promote:Promote",
     "postgresql.refuses": "orchestrator.actions.postgresql_canary:Refuses",
+    "postgresql.stop": "orchestrator.actions.postgresql_stop:Stop",
     "postgresql.verify": "orchestrator.actions.postgresql_verify:Verify",
     "postgresql.verify-drained": "orchestrator.actions.postgresql_verify:VerifyDrained",
     "service.ready": "orchestrator.actions.service:Ready",

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -64,16 +64,6 @@ def _facts(context: Context[Any]) -> Facts:
     with postgresql.lease(context, _member(context)) as session:
         context.record("SELECT role, system identifier, timeline, received and replayed LSN")
         return postgresql_facts.facts(session)
-
-
-def _inspected(evidence: Mapping[str, Mapping[str, Json]]) -> Iterator[tuple[str, Mapping[str, Json]]]:
-    """(site, facts) of every side that the preflight inspection of this unit reached."""
-    for step in evidence.values():
-        sites = step.get("sites")
-        if isinstance(sites, Mapping):
-            for site, seen in sites.items():
-                if isinstance(seen, Mapping) and seen.get("reachable"):
-                    yield site, seen
 
 
 # --- verify -------------------------------------------------------------------------------------
@@ -143,7 +133,7 @@ def _problems_of_standby(context: Context[VerifyParams], facts: Facts) -> Iterat
     lag_ms = _lag_ms(facts)
     if lag_ms is not None and lag_ms > limits.lag_ms_limit:
         yield f"replay is {duration_text(lag_ms)} behind, more than {duration_text(limits.lag_ms_limit)}"
-    for site, seen in _inspected(context.evidence):
+    for site, seen in postgresql_facts.inspected(context.evidence):
         if seen.get("system_id") != facts.system_id:
             yield f"system identifier {facts.system_id} is not that of {site} ({seen.get('system_id')})"
 
@@ -288,7 +278,7 @@ def _home_lsn(context: Context[MeasureParams], facts: Facts) -> str | None:
     """The highest position of home that anybody has seen: home itself, or its standby."""
     seen: list[str | None] = [facts.home_lsn]
     own_site = _member(context).host.site
-    for site, side in _inspected(context.evidence):
+    for site, side in postgresql_facts.inspected(context.evidence):
         names = ("home_lsn",) if site == own_site else ("home_lsn", "lsn")
         seen += [text for name in names if isinstance(text := side.get(name), str)]
     return highest(*seen)
@@ -302,7 +292,7 @@ def _write_rate(context: Context[MeasureParams], facts: Facts) -> int | None:
     """
     rates: list[int] = []
     samples = [(facts.checkpoint_ns, facts.checkpoint_xid)]
-    for site, side in _inspected(context.evidence):
+    for site, side in postgresql_facts.inspected(context.evidence):
         rate = side.get("write_rate_rows_per_s")
         if isinstance(rate, int):
             rates.append(rate)

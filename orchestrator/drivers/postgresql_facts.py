@@ -5,7 +5,7 @@ One statement each. Times are UTC nanoseconds, LSNs text, identifiers text: evid
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +132,16 @@ def heartbeat_ns(session: Session) -> int | None:
     except psycopg.errors.UndefinedTable:
         return None
     return int(found[0][0]) if found and found[0][0] is not None else None
+
+
+def inspected(evidence: Mapping[str, Mapping[str, Json]]) -> Iterator[tuple[str, Mapping[str, Json]]]:
+    """(site, facts) of every side that the preflight inspection of this unit reached."""
+    for step in evidence.values():
+        sites = step.get("sites")
+        if isinstance(sites, Mapping):
+            for site, seen in sites.items():
+                if isinstance(seen, Mapping) and seen.get("reachable"):
+                    yield site, seen
 
 
 def writers(context: Context[Any], member: Member, databases: Sequence[str]) -> dict[str, Writer | None]:

@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 POLL_SECONDS = 0.005
+FENCE_MARK = "# A primary that was fenced by continuity: it may come up only as a standby.\n"
+FROZEN_SETTINGS = ("default_transaction_read_only",)
 OWN_SETTINGS = (
     "default_transaction_read_only",
     "wal_retrieve_retry_interval",
@@ -34,8 +37,9 @@ OWN_SETTINGS = (
 
 
 def look(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
-    """What is there: {exists, version, standby_signal, processes, postmaster, control, tablespaces}.
+    """What is there: {exists, version, standby_signal, fenced_primary, processes, postmaster, control, tablespaces}.
 
+    ``fenced_primary``: its standby.signal is the one that ``fence_signal`` wrote into a primary.
     Arguments: data_directory; control_tool (path of pg_controldata, "" for none).
     """
     data = str(arguments["data_directory"])
@@ -44,6 +48,7 @@ def look(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
         "exists": exists,
         "version": Path(f"{data}/PG_VERSION").read_text().strip() if exists else "",
         "standby_signal": os.path.exists(f"{data}/standby.signal"),
+        "fenced_primary": _is_fenced_primary(data),
         "postmaster": _postmaster(data),
         "processes": _processes(data),
         "boot_id": _boot_id(),
@@ -53,6 +58,13 @@ def look(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
     if exists and arguments.get("control_tool"):
         found["control"] = _control(arguments)
     return found
+
+
+def _is_fenced_primary(data: str) -> bool:
+    try:
+        return Path(f"{data}/standby.signal").read_text(encoding="utf-8").startswith(FENCE_MARK)
+    except FileNotFoundError:
+        return False
 
 
 def read_file(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
@@ -80,15 +92,18 @@ def room(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
 
 
 def _control(arguments: Mapping[str, Any]) -> str:
-    done = subprocess.run(
-        [arguments["control_tool"], "-D", arguments["data_directory"]],
-        capture_output=True,
-        text=True,
-        timeout=int(arguments["timeout_ms"]) / 1000,
-        env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"},
-        cwd="/",
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [arguments["control_tool"], "-D", arguments["data_directory"]],
+            capture_output=True,
+            text=True,
+            timeout=int(arguments["timeout_ms"]) / 1000,
+            env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"},
+            cwd="/",
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError("pg_controldata did not end in time") from error
     if done.returncode:
         raise OSError(f"pg_controldata: {done.stderr.strip()[:300]}")
     return done.stdout
@@ -141,6 +156,13 @@ def _processes(data: str) -> list[int]:
     return sorted(found)
 
 
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return "gone since"
+
+
 def _tablespaces(data: str) -> dict[str, str]:
     folder = Path(data) / "pg_tblspc"
     if not folder.is_dir():
@@ -176,15 +198,59 @@ def become_standby_files(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
     """
     data = Path(arguments["data_directory"])
     _replace(data / "standby.signal", "")
+    return {"kept": _clear_settings(data, OWN_SETTINGS)}
+
+
+def fence_signal(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
+    """Make sure that the server comes up as nothing but a standby, whatever starts it: {written}.
+
+    The file that a primary gets tells it from a standby's, so that the fence can be lifted. The server
+    may be running. Arguments: data_directory, note (who fenced it), system_id ("" for any): nothing is
+    written into the directory of another cluster.
+    """
+    data = Path(arguments["data_directory"])
+    if not (data / "PG_VERSION").exists():
+        raise FileNotFoundError(f"{data} holds no database")
+    system_id = _system_id(data)
+    if arguments["system_id"] not in ("", system_id):
+        raise ValueError(f"{data} is of system {system_id}, not {arguments['system_id']}")
+    if (data / "standby.signal").exists():
+        return {"written": False}
+    return {"written": _replace(data / "standby.signal", f"{FENCE_MARK}# {arguments['note']}\n")}
+
+
+def lift_signal(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
+    """Take back ``fence_signal``, and at a stopped server the freeze with it: {lifted}.
+
+    A standby stays a standby. Arguments: data_directory.
+    """
+    data = Path(arguments["data_directory"])
+    if not _is_fenced_primary(str(data)):
+        return {"lifted": False}
+    if _postmaster(str(data)) is None:
+        _clear_settings(data, FROZEN_SETTINGS)
+    os.unlink(data / "standby.signal")
+    _sync_folder(data)
+    return {"lifted": True}
+
+
+def _system_id(data: Path) -> str:
+    """The first field of pg_control, as pg_controldata prints it."""
+    with (data / "global" / "pg_control").open("rb") as handle:
+        return str(int.from_bytes(handle.read(8), sys.byteorder))
+
+
+def _clear_settings(data: Path, names: tuple[str, ...]) -> list[str]:
+    """Remove settings from auto.conf of a stopped server; what it still says."""
     automatic = data / "postgresql.auto.conf"
     text = automatic.read_text(encoding="utf-8") if automatic.exists() else ""
     kept = [
         line
         for line in text.splitlines()
-        if line.partition("=")[0].strip().lower() not in OWN_SETTINGS or line.lstrip().startswith("#")
+        if line.partition("=")[0].strip().lower() not in names or line.lstrip().startswith("#")
     ]
     _replace(automatic, "\n".join(kept) + "\n")
-    return {"kept": [line for line in kept if line.strip() and not line.startswith("#")]}
+    return [line for line in kept if line.strip() and not line.startswith("#")]
 
 
 def move(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
@@ -237,7 +303,7 @@ def signal_postmaster(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
 
 
 def wait_gone(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
-    """Wait until no process works in ``data_directory``: {gone, processes, boot_id, at_ns}."""
+    """Wait until no process works in ``data_directory``: {gone, processes [``PID (command)``], boot_id, at_ns}."""
     data = str(arguments["data_directory"])
     deadline = time.monotonic() + int(arguments["timeout_ms"]) / 1000
     while True:
@@ -246,7 +312,8 @@ def wait_gone(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
         if postmaster is not None and postmaster["pid"] not in alive:
             alive.append(postmaster["pid"])
         if not alive or time.monotonic() >= deadline:
-            return {"gone": not alive, "processes": alive, "boot_id": _boot_id(), "at_ns": time.time_ns()}
+            named = [f"{pid} ({_command(pid)})" for pid in alive]
+            return {"gone": not alive, "processes": named, "boot_id": _boot_id(), "at_ns": time.time_ns()}
         time.sleep(POLL_SECONDS)
 
 

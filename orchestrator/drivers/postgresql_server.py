@@ -47,21 +47,30 @@ def look(context: Context[Any], member: Member, *, control: bool = True) -> dict
     return seen
 
 
-def stop(context: Context[Any], member: Member, *, immediate: bool = False) -> None:
-    """Stop the unit through its manager. Raises as ``supervisor.stop``."""
+def stop(
+    context: Context[Any], member: Member, *, immediate: bool = False, seconds: float | None = None
+) -> None:
+    """Stop the unit through its manager, at most ``seconds``. Raises as ``supervisor.stop``."""
     manager = manager_of(member)
     if immediate:
-        context.record(f"kill -QUIT postmaster of {member.data_directory}")
+        context.record(quit_text(member))
         arguments = {"data_directory": member.data_directory, "signal": "QUIT"}
         call(context, member, postgresql_host.signal_postmaster, arguments)
     context.record(stop_text(member))
-    supervisor.stop(manager, member.cluster.unit, context.secrets, context.seconds_left())
+    left = context.seconds_left()
+    supervisor.stop(
+        manager, member.cluster.unit, context.secrets, left if seconds is None else min(seconds, left)
+    )
 
 
 def start(context: Context[Any], member: Member) -> None:
     """Start the unit through its manager. Raises as ``supervisor.start``."""
     context.record(start_text(member))
     supervisor.start(manager_of(member), member.cluster.unit, context.secrets, context.seconds_left())
+
+
+def quit_text(member: Member) -> str:
+    return f"{member.host.name}: kill -QUIT the postmaster of {member.data_directory}"
 
 
 def stop_text(member: Member) -> str:
@@ -72,12 +81,16 @@ def start_text(member: Member) -> str:
     return f"supervisor at {member.host.name}: start {member.cluster.unit}"
 
 
-def prove_gone(context: Context[Any], member: Member) -> dict[str, Any]:
-    """Wait until no process works in the data directory; {gone, processes, boot_id, at_ns}."""
+def prove_gone(context: Context[Any], member: Member, *, seconds: float = GONE_SECONDS_MAX) -> dict[str, Any]:
+    """Wait until no process works in the data directory; {gone, processes, boot_id, at_ns}.
+
+    A postmaster's children each lead a session of their own and outlive it: every one is looked for.
+    """
     connection = context.hosts.connect(member.host)
-    seconds = min(GONE_SECONDS_MAX, context.seconds_left())
     found = connection.call(
-        postgresql_host.wait_gone, {"data_directory": member.data_directory}, timeout_seconds=seconds
+        postgresql_host.wait_gone,
+        {"data_directory": member.data_directory},
+        timeout_seconds=min(seconds, GONE_SECONDS_MAX, context.seconds_left()),
     )
     return dict(found)
 

@@ -548,9 +548,8 @@ def running(template: Pair, folder: Path, *, synchronous: bool = True) -> Iterat
     pair: Pair | None = None
     try:
         pair = copy_template(template, folder, synchronous=synchronous, start=False)
-        for site in HOSTS:
+        for site in HOSTS:  # one after the other: a standby that finds no primary tries again in 5 s
             pair.start_site(site)
-        for site in HOSTS:
             pair.wait_ready(site)
         if synchronous:
             for database in DATABASES:

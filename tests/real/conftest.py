@@ -1,0 +1,14 @@
+"""Real parts that several modules share: made once, copied per test."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.real import pgharness
+from tests.real.pgharness import Pair
+
+
+@pytest.fixture(scope="session")
+def pg_template(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """Home and embassy with PostgreSQL of the wheel, cleanly stopped; see ``pgharness.running``."""
+    return pgharness.make_template(tmp_path_factory.mktemp("pg"), pgharness.installations()["17"])
