@@ -4,12 +4,14 @@ database, the gate before going home, owners' own steps, and what "done" is aske
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.core.claims import Witness
 from orchestrator.core.model import DoneDns, DoneHttp, DoneWrites, Estate, OwnStep, ProofKind, Stage
-from orchestrator.core.move import AUTHORISED, ONCE, OPENS, STANDARD_RETRY, Move, Placed
+from orchestrator.core.move import AUTHORISED, BEFORE_OPEN, ONCE, OPENS, STANDARD_RETRY, Move, Placed
 from orchestrator.core.plan import Draft, Role, Undo
 from orchestrator.core.templates import host_values, resolve_json
 from orchestrator.core.values import Json
@@ -20,6 +22,7 @@ EPOCH_MS = 5_000
 PEOPLE_MS = 7 * 86_400_000
 DONE_MS = 10_000
 CHECK_MARGIN_MS = 2_000
+_NOT_A_WORD = re.compile(r"[^\w.]+")
 
 
 def _arguments(declared: Mapping[str, Json], values: Mapping[str, str]) -> dict[str, Json]:
@@ -30,16 +33,17 @@ def _arguments(declared: Mapping[str, Json], values: Mapping[str, str]) -> dict[
 def fence_drafts(estate: Estate, move: Move, host: str) -> list[Draft]:
     """The estate's fences of the old site against one host, but those that components carry out."""
     values = host_values(estate.hosts[host])
-    out = []
+    out: list[Draft] = []
     for fence in estate.fences.get(move.source, ()):
         if fence.action == "declare" or fence.proves is ProofKind.DEMOTED:
             continue
+        same = sum(1 for draft in out if draft.proves is fence.proves)
         arguments = _arguments(fence.with_, values) | {"proves": fence.proves.value}
         if fence.on:
             arguments["host"] = fence.on
         out.append(
             Draft(
-                key=f"{fence.proves}-{host}",
+                key=f"{fence.proves}-{host}" + (f"-{same + 1}" if same else ""),
                 stage=Stage.FENCE,
                 role=Role.FENCE,
                 title=f"{fence.proves} of {host}",
@@ -93,7 +97,8 @@ def grant_draft(move: Move) -> Draft:
     )
 
 
-def go_home_draft(group: str, needs: tuple[str, ...]) -> Draft:
+def go_home_draft(group: str) -> Draft:
+    """A question to people, not a point of no return: nothing has moved yet."""
     return Draft(
         key="go-home",
         stage=Stage.AUTHORISE,
@@ -103,28 +108,44 @@ def go_home_draft(group: str, needs: tuple[str, ...]) -> Draft:
         action="manual.confirm",
         arguments={"prompt": f"{group} is protected again: go home now?"},
         timeout_ms=PEOPLE_MS,
-        needs=needs,
         gates=AUTHORISED,
         retry=ONCE,
+        undo=Undo.NONE_NEEDED,
     )
+
+
+NO_OWN_STEPS: Mapping[tuple[str, Stage], str] = {
+    ("before", Stage.PREFLIGHT): "nothing acts before people have confirmed: `before: freeze`",
+    ("after", Stage.PREFLIGHT): "preflight only looks, before people have confirmed: `before: freeze`",
+    ("before", Stage.AUTHORISE): "nothing acts before people have confirmed: `before: freeze`",
+    ("before", Stage.FENCE): "a fence waits for nobody: `after: drain`",
+    ("after", Stage.FENCE): "nothing waits for one fence, a promotion asks for its proof: `before: promote`",
+}
+"""Where no step of an owner can stand, and what to write instead."""
 
 
 def own_drafts(item: Placed) -> Iterator[tuple[OwnStep, Draft]]:
     """The owner's own steps; each states its time-out and its undo or point of no return."""
     for number, own in enumerate(item.runbook.steps, start=1):
-        late = own.after is None or own.after not in (Stage.PREFLIGHT, Stage.FREEZE, Stage.DRAIN, Stage.FENCE)
+        side, stage = ("before", own.before) if own.before else ("after", own.after)
+        where = f"{item.runbook.name}: step {own.name}"
+        if stage is None or (own.before and own.after):
+            raise InputError(f"{where}: name one stage, `before` or `after` it")
+        if (side, stage) in NO_OWN_STEPS:
+            raise InputError(f"{where}: {side} {stage}: {NO_OWN_STEPS[side, stage]}")
+        is_late = stage not in BEFORE_OPEN or (side, stage) == ("after", Stage.PROMOTE)
         yield (
             own,
             Draft(
-                key=f"{number}-" + "-".join(own.name.lower().split()),
-                stage=own.after or own.before or Stage.START,
+                key=f"{number}-" + _NOT_A_WORD.sub("-", own.name.lower()).strip("-"),
+                stage=stage,
                 role=Role.ORDINARY,
                 title=own.name,
-                why=f"the owner's own step, {'after' if own.after else 'before'} {own.after or own.before}",
+                why=f"the owner's own step, {side} {stage}",
                 action=own.action,
                 arguments=item.json(own.with_),
                 timeout_ms=own.timeout_ms,
-                gates=OPENS if late else AUTHORISED,
+                gates=OPENS if is_late else AUTHORISED,
                 retry=STANDARD_RETRY if own.idempotent else ONCE,
                 undo=Undo(own.undo),
             ),
@@ -173,7 +194,8 @@ def _takes_writes(item: Placed, number: int, asked: DoneWrites) -> Draft:
         "cluster": cluster, "host": host, "database": database, "within_ms": asked.within_ms,
     }  # fmt: skip
     title = f"{database} at {item.move.target} takes a write"
-    return _done(f"writes-{number}", title, "postgresql.canary", arguments)
+    done = _done(f"writes-{number}", title, "postgresql.canary", arguments)
+    return replace(done, timeout_ms=max(DONE_MS, asked.within_ms + CHECK_MARGIN_MS))
 
 
 def _done(
@@ -240,6 +262,6 @@ def _database(item: Placed, component: str) -> tuple[str, str]:
 
 
 def _servers(item: Placed) -> list[str]:
-    """Every name server of the estate, the target's first."""
+    """The target's name servers, which must answer; those of the side that is left may be gone."""
     servers = item.move.estate.name_servers
-    return sorted(servers, key=lambda name: (servers[name].site != item.move.target, name))
+    return sorted(name for name in servers if servers[name].site == item.move.target)

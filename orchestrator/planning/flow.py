@@ -14,6 +14,7 @@ from orchestrator.core.plan import Gate, Plan, Role, Step
 from orchestrator.planning.order import topological
 from orchestrator.planning.order import waves as waves_of
 
+ORDER = "people's confirmation"
 RECORD_TTL = "ttl_ms"
 BEFORE_THE_PAUSE = frozenset({Stage.PREFLIGHT, Stage.AUTHORISE})
 
@@ -34,14 +35,18 @@ class Expectation:
 
 
 def befores(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """Step → every step that stands before it: its needs, and those whose success its gates ask for."""
+    """Step → every step that stands before it: its needs, and those whose success its gates ask for.
+
+    ``ORDER`` stands for people's confirmation, which comes after the whole preflight.
+    """
     index = index_of(plan)
     fences = _fences(plan, index)
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, tuple[str, ...]] = {ORDER: index.preflight}
     for step in plan.steps.values():
         before = dict.fromkeys(step.needs)
         for gate in step.gates:
-            before |= dict.fromkeys(_asked(gate, step, index, fences))
+            for asked in _asked(gate, step, index, fences):
+                before[asked] = None
         before.pop(step.id, None)
         found[step.id] = tuple(before)
     return found
@@ -50,7 +55,7 @@ def befores(plan: Plan) -> dict[str, tuple[str, ...]]:
 def _asked(gate: Gate, step: Step, index: PlanIndex, fences: Mapping[str, Sequence[str]]) -> Iterable[str]:
     match gate:
         case Gate.AUTHORISED:
-            return index.preflight
+            return (ORDER,)
         case Gate.FENCED:
             return fences.get(step.unit, ())
         case Gate.VERIFIED:
@@ -79,20 +84,30 @@ def _fences(plan: Plan, index: PlanIndex) -> dict[str, list[str]]:
     return found
 
 
-def waves(plan: Plan) -> list[list[str]]:
-    """Steps in the waves in which they can run: all of one wave side by side.
+def must_be_able_to_start(plan: Plan) -> None:
+    """InputError shows the path if a gate asks for something that waits for the gate's own step."""
+    topological(befores(plan))
 
-    Raises InputError if a gate could never open, because what it asks for waits for its own step.
-    """
+
+def waves(plan: Plan) -> list[list[str]]:
+    """Steps in the waves in which they can run: all of one wave side by side."""
     before = befores(plan)
     place = waves_of(before, topological(before))
     out: list[list[str]] = [[] for _ in range(max(place.values(), default=-1) + 1)]
     for step in plan.steps:
         out[place[step]].append(step)
-    return out
+    return [wave for wave in out if wave]
 
 
 # --- expected duration ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """When a step ends, as far as that is known; ``unknown`` has a bit for each step that is not."""
+
+    at_ms: int = 0
+    unknown: int = 0
 
 
 def expectations(plan: Plan, expected: Mapping[str, int | None]) -> dict[str, Expectation]:
@@ -103,24 +118,50 @@ def expectations(plan: Plan, expected: Mapping[str, int | None]) -> dict[str, Ex
     """
     before = befores(plan)
     free = _while_it_serves(plan)
-    ends: dict[str, tuple[int, frozenset[str]]] = {}
+    names = list(plan.steps)
+    bit_of = {step: 1 << number for number, step in enumerate(names)}
+    ends: dict[str, _End] = {}
     for step_id in topological(before):
-        ends[step_id] = _end(plan, plan.steps[step_id], before[step_id], ends, expected, free)
-    last: dict[str, list[str]] = {}
+        start = _start([ends[other] for other in before[step_id] if not _is_fence(plan, other)],
+                       [ends[other] for other in before[step_id] if _is_fence(plan, other)])  # fmt: skip
+        if step_id == ORDER or step_id in free:
+            ends[step_id] = start
+        elif (duration := expected.get(step_id)) is None:
+            ends[step_id] = _End(start.at_ms, start.unknown | bit_of[step_id])
+        else:
+            ends[step_id] = _End(start.at_ms + duration, start.unknown)
+    found = {}
+    for service, last in _last_steps(plan).items():
+        end = _start([ends[step] for step in last], [])
+        missing = tuple(name for number, name in enumerate(names) if end.unknown >> number & 1)
+        found[service] = Expectation(end.at_ms, missing)
+    return found
+
+
+def _is_fence(plan: Plan, step: str) -> bool:
+    return step != ORDER and plan.steps[step].role is Role.FENCE
+
+
+def _start(before: Sequence[_End], fences: Sequence[_End]) -> _End:
+    """After all of these; of fences, after the first that is known to prove something."""
+    if fences:
+        before = [*before, min(fences, key=lambda end: (bool(end.unknown), end.at_ms))]
+    unknown = 0
+    for end in before:
+        unknown |= end.unknown
+    return _End(max((end.at_ms for end in before), default=0), unknown)
+
+
+def _last_steps(plan: Plan) -> dict[str, list[str]]:
+    """Service → the steps with which it is proven to serve: what done means, else all that say it is up."""
+    proofs: dict[str, list[str]] = {}
+    ups: dict[str, list[str]] = {}
     for step in plan.steps.values():
         if step.service and _is_its_proof(step):
-            last.setdefault(step.service, []).append(step.id)
-    for step in plan.steps.values():
-        if step.service and step.up and step.service not in last:
-            last.setdefault(step.service, []).append(step.id)
-    found = {}
-    for service in plan.services:
-        known = [ends[step] for step in last.get(service, ())]
-        unknown = frozenset[str]().union(*(missing for _, missing in known))
-        found[service] = Expectation(
-            max((at for at, _ in known), default=0), tuple(step for step in plan.steps if step in unknown)
-        )
-    return found
+            proofs.setdefault(step.service, []).append(step.id)
+        elif step.service and step.up:
+            ups.setdefault(step.service, []).append(step.id)
+    return {service: proofs.get(service) or ups.get(service, []) for service in plan.services}
 
 
 def _is_its_proof(step: Step) -> bool:
@@ -141,30 +182,6 @@ def _while_it_serves(plan: Plan) -> frozenset[str]:
             free.add(step_id)
             todo += plan.steps[step_id].needs
     return frozenset(free)
-
-
-def _end(
-    plan: Plan, step: Step, before: Sequence[str], ends: Mapping[str, tuple[int, frozenset[str]]],
-    expected: Mapping[str, int | None], free: frozenset[str],
-) -> tuple[int, frozenset[str]]:  # fmt: skip
-    """When a step ends at the earliest that is known, and what before that nobody knows."""
-    start, unknown = 0, frozenset[str]()
-    fences: list[tuple[int, frozenset[str]]] = []
-    for other in before:
-        if plan.steps[other].role is Role.FENCE:
-            fences.append(ends[other])
-            continue
-        at, missing = ends[other]
-        start, unknown = max(start, at), unknown | missing
-    if fences:
-        at, missing = min(fences, key=lambda end: (bool(end[1]), end[0]))
-        start, unknown = max(start, at), unknown | missing
-    if step.id in free:
-        return start, unknown
-    duration = expected.get(step.id)
-    if duration is None:
-        return start, unknown | {step.id}
-    return start + duration, unknown
 
 
 def names_kept_ms(plan: Plan, service: str) -> int:

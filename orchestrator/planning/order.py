@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.errors import InputError
 
+STEPS_WAIT = "steps wait for each other"
 
-def topological(needs: Mapping[str, Sequence[str]]) -> list[str]:
+
+def topological(needs: Mapping[str, Sequence[str]], waiting: str = STEPS_WAIT) -> list[str]:
     """Ids so that every need comes first; ties keep the order of ``needs``.
 
-    Raises InputError with the path of a cycle, or the name of a need that does not exist.
+    Raises InputError with the path of a cycle, or the name of a need that does not exist; ``waiting``
+    says what kind of things they are.
     """
     place = {step: i for i, step in enumerate(needs)}
     left = dict.fromkeys(needs, 0)
@@ -21,7 +24,7 @@ def topological(needs: Mapping[str, Sequence[str]]) -> list[str]:
     for step, wanted in needs.items():
         for need in wanted:
             if need not in place:
-                raise InputError(f"{step} needs {need}, which is no step of this plan")
+                raise InputError(f"{step} needs {need}, which does not exist here")
             left[step] += 1
             dependents.setdefault(need, []).append(step)
     names = list(needs)
@@ -36,7 +39,7 @@ def topological(needs: Mapping[str, Sequence[str]]) -> list[str]:
             if left[dependent] == 0:
                 heapq.heappush(ready, place[dependent])
     if len(order) != len(names):
-        raise InputError("steps wait for each other: " + " → ".join(cycle(needs, left)))
+        raise InputError(f"{waiting}: " + " → ".join(cycle(needs, left)))
     return order
 
 

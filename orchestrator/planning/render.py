@@ -195,7 +195,7 @@ def _site_left(plan: Plan) -> Iterator[str]:
 def _tried(plan: Plan, found: Reach) -> Iterator[str]:
     budget = duration_text(plan.limits.fence_budget_ms)
     if found.fences:
-        yield f"  Fences there, side by side within {budget}; without any proof people declare the site lost:"
+        yield f"  Fences, side by side within {budget}; any proof will do, and without one people declare the site lost:"
         yield from (f"      {step}" for step in found.fences)
     if found.looks:
         yield "  Looked at there, and gone on without an answer:"

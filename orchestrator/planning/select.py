@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.core.groups import GroupState, label
-from orchestrator.core.model import Estate, Operation, Runbook, group_of
+from orchestrator.core.model import Estate, Operation, Runbook
 from orchestrator.core.move import Move
 from orchestrator.core.transitions import REFUSED_OPERATIONS
 from orchestrator.errors import InputError, RefusedError
@@ -32,6 +32,12 @@ class Asked:
     leave: Mapping[str, str]
 
 
+def membership(estate: Estate, runbooks: Mapping[str, Runbook]) -> dict[str, str]:
+    """Service → the group it moves with; one that no group names is a group of its own."""
+    named = {service: name for name, group in estate.groups.items() for service in group.services}
+    return {service: named.get(service, service) for service in runbooks}
+
+
 def select(
     estate: Estate, runbooks: Mapping[str, Runbook], states: Mapping[str, GroupState], asked: Asked
 ) -> Selection:
@@ -39,23 +45,15 @@ def select(
     if asked.operation is Operation.DRILL:
         raise RefusedError(f"drill: {REFUSED_OPERATIONS['drill']}", ("continuity lab demo",))
     _known(estate, runbooks, asked)
+    group_of = membership(estate, runbooks)
     members: dict[str, list[str]] = {}
     for name in runbooks:
-        members.setdefault(group_of(estate, name), []).append(name)
-    wanted = {group_of(estate, name) for name in asked.services} or set(members)
-    notes = [
-        f"{name} moves with its group {group}: {', '.join(members[group])}"
-        for name in asked.services
-        for group in (group_of(estate, name),)
-        if len(members[group]) > 1
-    ]
+        members.setdefault(group_of[name], []).append(name)
+    wanted, notes = _wanted(members, group_of, asked)
     moves: dict[str, Move] = {}
     refusals: list[str] = []
-    for group in members:
-        if group not in wanted:
-            continue
-        state = states.get(group, GroupState(group))
-        move = _move(estate, asked, state)
+    for group in wanted:
+        move = _move(estate, asked, states.get(group, GroupState(group)))
         if isinstance(move, Move):
             moves[group] = move
         elif asked.services or not move.is_already:
@@ -69,8 +67,36 @@ def select(
     if len({(move.source, move.target) for move in moves.values()}) > 1:
         ways = ", ".join(f"{g}: {m.source} → {m.target}" for g, m in moves.items())
         raise RefusedError(f"one run moves one way; name services with --service: {ways}")
-    notes += _dependencies(estate, runbooks, states, moves, members, asked)
+    at = {service: states.get(group, GroupState(group)).active for service, group in group_of.items()}
+    notes += _dependencies(
+        runbooks, at, next(iter(moves.values())), {s for g in moves for s in members[g]}, asked
+    )
     return Selection(moves, tuple(notes))
+
+
+def _wanted(
+    members: Mapping[str, Sequence[str]], group_of: Mapping[str, str], asked: Asked
+) -> tuple[list[str], list[str]]:
+    """The groups that are meant, whole, and what to say about it. Without --service: all but those left."""
+    named = set(asked.services)
+    if named:
+        wanted = {group_of[name] for name in named}
+    else:
+        wanted = {group for group, names in members.items() if not set(names) <= set(asked.leave)}
+    torn = [name for name in asked.leave if group_of[name] in wanted]
+    if torn:
+        group = group_of[torn[0]]
+        together = ", ".join(members[group])
+        raise RefusedError(
+            f"--leave {torn[0]}: its group {group} moves, and a group moves together: {together}",
+            tuple(f"--leave {name}=REASON" for name in members[group]),
+        )
+    notes = [
+        f"{name} moves with its group {group}: {', '.join(members[group])}"
+        for name in asked.services
+        if len(members[group := group_of[name]]) > 1
+    ]
+    return [group for group in members if group in wanted], notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,38 +203,38 @@ def _target(estate: Estate, asked: Asked, state: GroupState) -> str | _No:
 
 
 def _dependencies(
-    estate: Estate, runbooks: Mapping[str, Runbook], states: Mapping[str, GroupState],
-    moves: Mapping[str, Move], members: Mapping[str, Sequence[str]], asked: Asked,
-) -> list[str]:  # fmt: skip
-    """Needs that stay elsewhere and dependents that stay behind are refused or go on the record."""
-    target = next(iter(moves.values())).target
-    moving = {name for group in moves for name in members[group]}
-    if not next(iter(moves.values())).moves:
+    runbooks: Mapping[str, Runbook], at: Mapping[str, str], move: Move, moving: set[str], asked: Asked
+) -> list[str]:
+    """Needs that stay elsewhere and dependents that stay behind are refused, or go on the record.
+
+    ``at``: service → the site where it is served now.
+    """
+    if not move.moves:
         return []
-    missing: list[str] = []
-    behind: list[str] = []
+    refused: list[str] = []
+    names: set[str] = set()
     notes: list[str] = []
     for name, runbook in runbooks.items():
         for need in runbook.depends_on:
-            need_state = states.get(group_of(estate, need))
-            at_target = need_state is not None and need_state.active == target
-            if name in moving and need not in moving and not at_target and need not in runbook.reachable_from:
-                (notes if need in asked.leave else missing).append(
-                    f"{name} needs {need}, which is not at {target}"
-                )
-            if (
-                name not in moving
-                and need in moving
-                and (s := states.get(group_of(estate, name)))
-                and s.active != target
-            ):
-                (notes if name in asked.leave else behind).append(f"{name} stays behind and needs {need}")
-    if missing or behind:
-        names = sorted(
-            {t.split(" needs ")[1].split(",")[0] for t in missing} | {t.split(" stays")[0] for t in behind}
-        )
+            if need in runbook.reachable_from:
+                continue
+            if name in moving and need not in moving and at.get(need) != move.target:
+                text, stays = f"{name} needs {need}, which is not at {move.target}", need
+            elif name not in moving and need in moving and at[name] != move.target:
+                text, stays = f"{name} stays behind and needs {need}", name
+            else:
+                continue
+            if stays in asked.leave:
+                notes.append(f"{text}: {asked.leave[stays]}")
+            else:
+                refused.append(text)
+                names.add(stays)
+    if refused:
         raise RefusedError(
-            "; ".join([*missing, *behind]),
-            (*(f"--service {name}" for name in names), *(f"--leave {name}=REASON" for name in names)),
+            "; ".join(refused),
+            (
+                *(f"--service {name}" for name in sorted(names)),
+                *(f"--leave {name}=REASON" for name in sorted(names)),
+            ),
         )
     return notes
