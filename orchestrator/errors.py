@@ -35,8 +35,9 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
+        path = self.path or ("(top)" if where else "")
         hint = f"\n    hint: {self.hint}" if self.hint else ""
-        return f"{where}: {self.path or '(top)'}: {self.message}{hint}"
+        return ": ".join(filter(None, (where, path, self.message))) + hint
 
 
 class InputError(ContinuityError):
