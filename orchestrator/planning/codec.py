@@ -11,18 +11,23 @@ from orchestrator.core.values import Json
 from orchestrator.errors import JournalError
 from orchestrator.planning.bind import converter
 
+_SCALARS = frozenset({str, int, bool, type(None)})
+
 
 def plain(value: Any) -> Any:
     """A frozen value as JSON; enums as their text, tuples as lists. Faster than ``asdict``."""
-    if value is None or isinstance(value, bool | int):
+    kind = type(value)
+    if kind in _SCALARS:
         return value
+    if kind is dict:
+        return {str(key): entry if type(entry) in _SCALARS else plain(entry) for key, entry in value.items()}
     if isinstance(value, str):
         return str(value)
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
-    return {name: plain(getattr(value, name)) for name in _names(type(value))}
+    return {name: plain(getattr(value, name)) for name in _names(kind)}
 
 
 _field_names: dict[type, tuple[str, ...]] = {}

@@ -7,17 +7,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from orchestrator.core.plan import Plan
+from orchestrator.core.plan import Plan, Step
 from orchestrator.core.values import Json, canonical
 from orchestrator.planning.codec import plain, step_to_json
 
 
 def digest(plan: Plan, file_digests: Sequence[tuple[str, str]]) -> str:
     """SHA-256 as hex over the sorted digests of units and of everything that they share."""
-    by_unit: dict[str, list[Json]] = {}
+    by_unit: dict[str, list[Step]] = {}
     for step in plan.steps.values():
-        by_unit.setdefault(step.unit, []).append(step_to_json(step))
-    units = {unit: _sha(steps) for unit, steps in by_unit.items()}
+        by_unit.setdefault(step.unit, []).append(step)
+    units = {
+        unit: _sha([step_to_json(step) for step in sorted(steps, key=lambda step: step.id)])
+        for unit, steps in by_unit.items()
+    }
     whole: Mapping[str, Json] = {
         "schema": plan.schema,
         "operation": str(plan.operation),

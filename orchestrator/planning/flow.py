@@ -5,10 +5,10 @@ runs side by side, and how long that is expected to take. Must never decide when
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.index import PlanIndex, fence_covers, index_of
+from orchestrator.core.index import fence_covers
 from orchestrator.core.model import Stage
 from orchestrator.core.plan import Gate, Plan, Role, Step
 from orchestrator.planning.order import topological
@@ -39,49 +39,48 @@ def befores(plan: Plan) -> dict[str, tuple[str, ...]]:
 
     ``ORDER`` stands for people's confirmation, which comes after the whole preflight.
     """
-    index = index_of(plan)
-    fences = _fences(plan, index)
-    found: dict[str, tuple[str, ...]] = {ORDER: index.preflight}
+    asked = _what_gates_ask_for(plan)
+    found: dict[str, tuple[str, ...]] = {ORDER: asked[Gate.AUTHORISED].get("", ())}
     for step in plan.steps.values():
-        before = dict.fromkeys(step.needs)
+        before = list(step.needs)
         for gate in step.gates:
-            for asked in _asked(gate, step, index, fences):
-                before[asked] = None
-        before.pop(step.id, None)
-        found[step.id] = tuple(before)
+            match gate:
+                case Gate.AUTHORISED:
+                    before.append(ORDER)
+                case Gate.GRANTED:
+                    before += asked[gate].get(step.group, ())
+                case Gate.FENCED | Gate.VERIFIED | Gate.LOSS_ACCEPTED:
+                    before += (other for other in asked[gate].get(step.unit, ()) if other != step.id)
+        found[step.id] = tuple(dict.fromkeys(before))
     return found
 
 
-def _asked(gate: Gate, step: Step, index: PlanIndex, fences: Mapping[str, Sequence[str]]) -> Iterable[str]:
-    match gate:
-        case Gate.AUTHORISED:
-            return (ORDER,)
-        case Gate.FENCED:
-            return fences.get(step.unit, ())
-        case Gate.VERIFIED:
-            return index.verifies.get(step.unit, ())
-        case Gate.LOSS_ACCEPTED:
-            return index.loss.get(step.unit, ())
-        case Gate.GRANTED:
-            return index.epochs.get(step.group, ())
-
-
-def _fences(plan: Plan, index: PlanIndex) -> dict[str, list[str]]:
-    """Unit → the fences whose proofs speak for one of its old members."""
-    by_host: dict[str, list[str]] = {}
-    for fence in index.fences:
-        for host in plan.steps[fence].fences:
-            by_host.setdefault(host, []).append(fence)
-    found: dict[str, list[str]] = {}
+def _what_gates_ask_for(plan: Plan) -> dict[Gate, dict[str, tuple[str, ...]]]:
+    """Gate → unit (of GRANTED: group) → the steps whose success opens it there."""
+    found: dict[Gate, dict[str, list[str]]] = {gate: {} for gate in Gate}
+    by_host: dict[str, list[Step]] = {}
+    for step in plan.steps.values():
+        if step.stage is Stage.PREFLIGHT:
+            found[Gate.AUTHORISED].setdefault("", []).append(step.id)
+        match step.role:
+            case Role.EPOCH:
+                found[Gate.GRANTED].setdefault(step.group, []).append(step.id)
+            case Role.VERIFY:
+                found[Gate.VERIFIED].setdefault(step.unit, []).append(step.id)
+            case Role.LOSS:
+                found[Gate.LOSS_ACCEPTED].setdefault(step.unit, []).append(step.id)
+            case Role.FENCE:
+                for host in step.fences:
+                    by_host.setdefault(host, []).append(step)
     for move in plan.groups.values():
         for unit, hosts in move.fence_hosts.items():
-            found[unit] = [
-                fence
+            found[Gate.FENCED][unit] = [
+                fence.id
                 for host in hosts
                 for fence in by_host.get(host, ())
-                if fence_covers(plan, plan.steps[fence], unit, host)
+                if fence_covers(plan, fence, unit, host)
             ]
-    return found
+    return {gate: {key: tuple(steps) for key, steps in lists.items()} for gate, lists in found.items()}
 
 
 def must_be_able_to_start(plan: Plan) -> None:
