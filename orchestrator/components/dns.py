@@ -11,7 +11,6 @@ from orchestrator.core.model import Estate, Stage
 from orchestrator.core.move import (
     OPENS,
     QUICK_RETRY,
-    STANDARD_RETRY,
     Contribution,
     Placed,
     as_moving,
@@ -92,7 +91,7 @@ class Dns:
                 "epoch": move.epoch_next, "expect_site": move.source, "expect_epoch": move.epoch_seen,
             },
             UPDATE_MS, (), OPENS, up=is_target, best_effort=not is_target,
-            retry=QUICK_RETRY if is_target else STANDARD_RETRY,
+            retry=QUICK_RETRY if is_target else move.retry_at_source(),
         )  # fmt: skip
 
     def _value(self, placed: Placed, record: Record) -> str:

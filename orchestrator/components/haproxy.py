@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.core.claims import Witness
 from orchestrator.core.model import Estate, Stage
-from orchestrator.core.move import OPENS, QUICK_RETRY, STANDARD_RETRY, Contribution, Placed, must_stand_at
+from orchestrator.core.move import OPENS, QUICK_RETRY, Contribution, Placed, must_stand_at
 from orchestrator.core.plan import Draft, Role
 from orchestrator.core.values import ComponentRef, Name, ProxyRef, SiteRef
 
@@ -64,5 +64,5 @@ class HAProxy:
                 "epoch": move.epoch_next, "end_sessions": move.site_is_lost(),
             },
             ROUTE_MS, (), OPENS, up=here, best_effort=not here,
-            retry=QUICK_RETRY if here else STANDARD_RETRY,
+            retry=QUICK_RETRY if here else move.retry_at_source(),
         )  # fmt: skip

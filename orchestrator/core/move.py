@@ -49,6 +49,10 @@ class Move:
         """May the source be unreachable, so that its steps are best effort?"""
         return self.moves and not self.is_planned
 
+    def retry_at_source(self) -> Retry:
+        """How often a best effort is made at the old side: one that is lost costs a time-out each."""
+        return ONCE if self.site_is_lost() else STANDARD_RETRY
+
     def declared_fence(self, action: str) -> Mapping[str, Json]:
         """What the estate says beside a fence whose arguments the component fills in."""
         for fence in self.estate.fences.get(self.source, ()):

@@ -193,7 +193,10 @@ def record_text(document: dict[str, Any], run: Run) -> str:
         why = decision.get("reason") or decision.get("text") or ""
         lines.append(f"  {decision['at']} {decision['what']} by {who} {why}".rstrip())
     lines += [f"  still owed: {debt}" for debt in document["debts"]]
-    lines += [f"  exposure (no proof): {name}" for name in document["exposures"]]
+    lines += [
+        f"  exposed: {name} gave no proof: what it should have stopped may come back as it was"
+        for name in document["exposures"]
+    ]
     log = document["log"]
     lines.append(f"  log entries {log['first_seq']}–{log['last_seq']}, last hash {log['last_hash'][:16]}")
     return "\n".join(lines)

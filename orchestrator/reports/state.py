@@ -116,7 +116,10 @@ def run_text(run: Run, driver_pid: int) -> str:
         lines += [f"    {choice}" for choice in run.held_choices]
     lines += [_step_line(run, step) for step in run.plan.steps.values() if _is_interesting(run, step)]
     lines += [f"  still owed: {debt}" for debt in run.debts]
-    lines += [f"  exposure (no proof): {name}" for name in run.exposures]
+    lines += [
+        f"  exposed: {name} gave no proof: what it should have stopped may come back as it was"
+        for name in run.exposures
+    ]
     return "\n".join(lines)
 
 
