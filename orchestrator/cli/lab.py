@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from orchestrator.cli import lab_demo
 from orchestrator.cli._output import Output, OutputOption, emit, paint, say, table
 from orchestrator.errors import RefusedError
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.lab.layout import Lab, SiteName
 
 app = typer.Typer(no_args_is_help=True)
+lab_demo.register(app)
 
 LabOption = Annotated[int | None, typer.Option("--lab", help="The lab's number; default: the only one.")]
 SiteOption = Annotated[
