@@ -6,9 +6,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from orchestrator.core.outcomes import Finding, FindingKind, Outcome, Succeeded
 from orchestrator.core.plan import Plan, Step, Undo
@@ -66,12 +66,21 @@ class Call:
     def server(self) -> Server:
         return self.cluster().servers[self.text("host")]
 
-    def hosts(self) -> tuple[str, ...]:
-        """The hosts that must answer for this call to be made at all."""
-        found = [self.text("host")] if self.text("host") else []
-        if self.text("proxy"):
-            found.append(self.world.proxy_hosts[self.text("proxy")])
-        return tuple(found)
+    def remember(self, found: Any) -> None:
+        """What this run found here before its first change, for its undo."""
+        self.world.before.setdefault((self.run, self.step.id), found)
+
+    def remembered(self) -> Any:
+        return self.world.before.get((self.run, self.step.id))
+
+    def silent(self) -> str:
+        """The host or name server that this call is made to, if it does not answer now; else ""."""
+        world = self.world
+        host = self.text("host") or world.proxy_hosts.get(self.text("proxy"), "")
+        if host and not world.answers(host):
+            return host
+        server = self.text("server")
+        return server if server and not world.name_server_answers(server) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +101,20 @@ def found(is_done: bool, **evidence: Json) -> Finding:
     return Finding(FindingKind.DONE, "", evidence) if is_done else NOT_DONE
 
 
-def outcome_of(finding: Finding) -> Outcome | None:
-    """What an execute that ends by looking reports; None = nothing to report yet."""
-    return Succeeded(finding.evidence) if finding.kind is FindingKind.DONE else None
-
-
 def always_done(call: Call) -> Finding:
     return DONE
+
+
+def looked_again(act: Callable[[Call], Answer]) -> Callable[[Call], Finding]:
+    """The check of what only reads: it is read again."""
+
+    def check(call: Call) -> Finding:
+        answer = act(call)
+        return Finding(FindingKind.DONE, "", answer.evidence) if isinstance(answer, Succeeded) else NOT_DONE
+
+    return check
 
 
 def never_seen(call: Call) -> Finding:
     """Read-only steps leave nothing to look at: they are simply made again."""
     return Finding(FindingKind.NOT_DONE, "it is only read")
-
-
-def nothing(call: Call) -> Outcome:
-    return Succeeded()
-
-
-def evidence_of(**items: Json) -> Mapping[str, Json]:
-    return items

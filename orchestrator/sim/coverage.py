@@ -43,16 +43,16 @@ class Reached:
         missing = [f"{fault} x {kind}" for fault, kind in pairs if not self.faults[fault, kind]]
         return missing + [f"{fault} x world" for fault in WorldFault if not self.worlds[fault]]
 
-    def summary(self, kinds: Mapping[str, Kind], used: Iterable[str]) -> str:
+    def summary(self, kinds: Mapping[str, Kind], used: Iterable[str]) -> list[str]:
         used = sorted(used)
         rows = len(STEP_ROWS) + len(RUN_ROWS)
         pairs = sum(len(faults_of(kind, kinds[kind])) for kind in used) + len(WorldFault)
         lack_rows, lack_faults = self.missing_rows(), self.missing_faults(kinds, used)
-        lines = [
+        return [
             f"transition rows reached: {rows - len(lack_rows)} of {rows}",
             f"fault x step kind reached: {pairs - len(lack_faults)} of {pairs}",
+            *(f"  not reached: {text}" for text in (*lack_rows, *lack_faults)),
         ]
-        return "\n".join([*lines, *(f"  not reached: {text}" for text in (*lack_rows, *lack_faults))])
 
 
 def _key(row: Row) -> str:

@@ -1,49 +1,65 @@
-"""Decides the estate that simulated nights are about: two sites, one shared cluster, documents, names
-and proxies, all in memory; must never read a file.
+"""Decides the estate that simulated nights are about, and compiles its plans as production does: two
+sites, one shared cluster, documents, names and proxies. Must never read a file.
+
+The runbooks are made of the real component types and bound to the real actions' parameters; only
+what an action does to the world is simulated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 
+from orchestrator.actions import ACTIONS
+from orchestrator.components.dns import Dns
+from orchestrator.components.dns import Record as Name
+from orchestrator.components.files import Files, FilesAt
+from orchestrator.components.haproxy import HAProxy
+from orchestrator.components.manual import Manual
+from orchestrator.components.postgresql import PostgreSQL
+from orchestrator.components.service import Ready, Service
+from orchestrator.core.groups import GroupState
 from orchestrator.core.model import (
     Cluster,
+    Component,
     Credentials,
+    DoneHttp,
+    DoneRefuses,
+    DoneWhen,
+    DoneWrites,
     Estate,
     Fence,
     Group,
     Host,
+    Manager,
     NameServer,
+    Objectives,
+    Operation,
+    OwnStep,
     ProofKind,
     Proxy,
+    Runbook,
     Site,
+    Stage,
 )
-from orchestrator.core.plan import Bound, Parts
+from orchestrator.core.plan import Plan
 from orchestrator.core.values import Json
-from orchestrator.errors import InputError
-from orchestrator.sim.adapters import KINDS
+from orchestrator.errors import RefusedError
+from orchestrator.planning.bind import TableCatalog
+from orchestrator.planning.compile import compile_plan
 
 CLUSTER = "registers-db"
 DATABASES = ("population", "land")
+EPOCH = 3
+SOMEONE = Credentials("someone", "secret://env/NONE")
+PLACES = {"home": ("h1",), "embassy": ("e1",)}
+DOORS = {"home": ("ph",), "embassy": ("pe",)}
+NAMES = {"home": "nh", "embassy": "ne"}
 
 
-class SimulatedCatalog:
-    """``ports.Catalog`` over the simulated kinds."""
-
-    def kinds(self) -> Iterable[str]:
-        return KINDS.keys()
-
-    def bind(self, action: str, arguments: Mapping[str, Json], parts: Parts) -> Bound:
-        kind = KINDS.get(action)
-        if kind is None:
-            raise InputError(f"the simulator has no action {action!r}")
-        told = f"{action} {' '.join(f'{k}={v}' for k, v in sorted(arguments.items()))}"
-        undo = (f"undo {told}",) if kind.take_back else ()
-        return Bound(action, 1, arguments, (told,), (), kind.undo, undo, kind.idempotent, kind.mutates)
-
-
-def _power(host: str) -> Fence:
-    address = f"http://power.example/{host}"
+def _power() -> Fence:
+    address = "http://power.example/${host.name}"
     wanted: dict[str, Json] = {
         "method": "POST",
         "url": f"{address}/reset",
@@ -51,13 +67,19 @@ def _power(host: str) -> Fence:
         "expect_status": 204,
         "check": {"url": address, "status": 200, "json": {"PowerState": "Off"}},
     }
-    return Fence(ProofKind.POWER_OFF, "http.request", host, wanted)
+    return Fence(ProofKind.POWER_OFF, "http.request", None, wanted)
 
 
 def estate() -> Estate:
     """Home with two database hosts, the embassy with one; power at home can be cut from outside."""
-    someone = Credentials("someone", "secret://env/NONE")
-    hosts = {"h1": "home", "h2": "home", "e1": "embassy"}
+    sites = {"h1": "home", "h2": "home", "e1": "embassy"}
+    addresses = {"h1": "192.0.2.1", "h2": "192.0.2.2", "e1": "198.51.100.1"}
+    manager = Manager("supervisor", "http://${host.address}:9001/RPC2", "someone", "secret://env/NONE")
+    hosts = {
+        name: Host(name, site, addresses[name], run_directory="run", manager=manager)
+        for name, site in sites.items()
+    }
+    lost = Fence(ProofKind.SITE_LOST, "declare")
     return Estate(
         "simulated",
         sites={
@@ -65,16 +87,17 @@ def estate() -> Estate:
             "embassy": Site("embassy", "embassy"),
             "vantage": Site("vantage", "observer"),
         },
-        hosts={name: Host(name, site, f"{name}.example") for name, site in hosts.items()},
+        hosts=hosts,
         clusters={
             CLUSTER: Cluster(
                 CLUSTER,
                 {"home": ("h1", "h2"), "embassy": ("e1",)},
-                "data",
-                "config",
+                "data/${host.name}",
+                "config/${host.name}",
                 "bin",
                 "postgresql",
-                {"control": someone, "replication": someone, "rewind": someone},
+                {"control": SOMEONE, "replication": SOMEONE, "rewind": SOMEONE},
+                evidence_directory="evidence/${host.name}",
             )
         },
         proxies={
@@ -85,9 +108,127 @@ def estate() -> Estate:
             "nh": NameServer("nh", "home", "192.0.2.1"),
             "ne": NameServer("ne", "embassy", "198.51.100.1"),
         },
-        fences={
-            "home": (_power("h1"), _power("h2"), Fence(ProofKind.SITE_LOST, "declare")),
-            "embassy": (Fence(ProofKind.SITE_LOST, "declare"),),
-        },
+        fences={"home": (_power(), lost), "embassy": (lost,)},
         groups={"registers": Group("registers", ("population-register", "land-register"))},
     )
+
+
+def runbooks() -> dict[str, Runbook]:
+    """A register that waits warm, one that waits cold on the same cluster, and a gazette of files."""
+    books = (_population(), _land(), _gazette())
+    return {book.name: book for book in books}
+
+
+def _population() -> Runbook:
+    return Runbook(
+        "population-register", "the ministry", "the act", 1, Objectives(900_000, 30_000, 14_400_000),
+        _named(
+            PostgreSQL("database", CLUSTER, DATABASES[0]),
+            Service("application", "population", PLACES, "warm", Ready("http://${host.address}:8201/readyz"),
+                    needs=("database",)),
+            HAProxy("front-door", DOORS, "population", needs=("application",)),
+            Dns("name", NAMES, "secret://env/NONE", (Name("population.example.", 5_000, proxy="front-door"),),
+                needs=("front-door",)),
+        ),
+        done_when=DoneWhen(
+            http=(DoneHttp("http://population.example/1", json={"site": "${to.name}"}, from_=("vantage",)),),
+            writes=(DoneWrites("database"),),
+            refuses_writes=(DoneRefuses("${from.name}"),),
+        ),
+    )  # fmt: skip
+
+
+def _land() -> Runbook:
+    """Cold abroad, with an owner's own command after its start."""
+    told: dict[str, Json] = {"argv": ["warm-the-cache"], "host": "e1"}
+    return Runbook(
+        "land-register", "the board", "the act", 2, Objectives(3_600_000, 30_000, 86_400_000),
+        _named(
+            PostgreSQL("database", CLUSTER, DATABASES[1]),
+            Service("application", "land", PLACES, "cold", needs=("database",)),
+            HAProxy("front-door", DOORS, "land", needs=("application",)),
+        ),
+        depends_on=("population-register",),
+        steps=(
+            OwnStep("warm the cache", "command.run", 10_000, "none-needed", told, after=Stage.START),
+        ),
+        done_when=DoneWhen(writes=(DoneWrites("database"),)),
+    )  # fmt: skip
+
+
+def _gazette() -> Runbook:
+    places = {
+        site: FilesAt(hosts[0], "documents", "published", "replicator") for site, hosts in PLACES.items()
+    }
+    return Runbook(
+        "state-gazette", "the chancellery", "the act", 2, Objectives(1_800_000, 600_000, 86_400_000),
+        _named(
+            Files("documents", places, "key"),
+            Service("application", "gazette", PLACES, "warm", needs=("documents",)),
+            HAProxy("front-door", DOORS, "gazette", needs=("application",)),
+            Manual("notice", {Stage.CUTOVER: "tell the press that ${to.name} publishes"}, needs=("application",)),
+            Dns("name", NAMES, "secret://env/NONE",
+                (Name("gazette.example.", 5_000, at={s: (f"addr-{s}",) for s in PLACES}),),
+                needs=("application",)),
+        ),
+        modes=("read-only", "full"),
+        done_when=DoneWhen(http=(DoneHttp("http://gazette.example/", from_=("vantage",)),)),
+    )  # fmt: skip
+
+
+def _named(*components: Component) -> dict[str, Component]:
+    return {component.name: component for component in components}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where every group stands when the plan is made."""
+
+    operation: Operation
+    active: str
+    protection: str
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "failover": Setting(Operation.FAILOVER, "home", "protected"),
+    "switchover": Setting(Operation.SWITCHOVER, "home", "protected"),
+    "failback": Setting(Operation.FAILBACK, "embassy", "unprotected"),
+    "failback-protected": Setting(Operation.FAILBACK, "embassy", "protected"),
+    "reprotect": Setting(Operation.REPROTECT, "embassy", "unprotected"),
+}
+
+
+@cache
+def catalog() -> TableCatalog:
+    """The real actions: their parameters, commands and facts, never their effects."""
+    return TableCatalog(ACTIONS)
+
+
+@cache
+def _books() -> tuple[Estate, dict[str, Runbook]]:
+    return estate(), runbooks()
+
+
+@cache
+def plan_of(setting: str) -> Plan:
+    """The plan of one setting, compiled once per process."""
+    chosen = SETTINGS[setting]
+    names = ("registers", "state-gazette")
+    states = {name: GroupState(name, chosen.active, EPOCH, chosen.protection, adopted=True) for name in names}
+    return _compiled(chosen.operation, states)
+
+
+def again(setting: str, states: Mapping[str, GroupState]) -> Plan:
+    """The same operation from where the groups stand now; what has no copy abroad is protected first.
+
+    RefusedError if neither can be planned."""
+    operation = SETTINGS[setting].operation
+    try:
+        return _compiled(operation, states)
+    except RefusedError:
+        return _compiled(Operation.REPROTECT, states)
+
+
+def _compiled(operation: Operation, states: Mapping[str, GroupState]) -> Plan:
+    where, books = _books()
+    return compile_plan(where, books, operation, states=states, catalog=catalog()).plan

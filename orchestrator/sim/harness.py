@@ -1,4 +1,4 @@
-"""Decides how one simulated night runs: plan and seed in, history and verdict out.
+"""Decides how one simulated night runs: seed in, history and verdict out.
 
 It runs the production loop, journal and planning; drivers die and are followed by successors, people
 give orders from processes of their own. Must never decide anything for the run.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,42 +18,41 @@ from orchestrator.core.events import GroupAdopted, RunCreated
 from orchestrator.core.fold import has_ended
 from orchestrator.core.inputs import DriverStarted
 from orchestrator.core.log import Append
-from orchestrator.core.model import Operation
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run
-from orchestrator.core.states import RunState
 from orchestrator.engine import lock
 from orchestrator.engine.clock import now
 from orchestrator.engine.journal import GROUP, RUN, Journal, Tracked
 from orchestrator.engine.loop import WAITS_FOR_PEOPLE, come_up, drive
 from orchestrator.errors import ContinuityError, InvariantBroken, RefusedError
-from orchestrator.sim.adapters import (
-    KINDS,
-    DriverKilled,
-    DriversStore,
-    JudgingStore,
-    NothingGoesOn,
-    SimulatedDispatcher,
-)
+from orchestrator.sim.befall import Weather
 from orchestrator.sim.coverage import Reached, rows_of
+from orchestrator.sim.dispatch import HORIZON_NS, NothingGoesOn, SimulatedDispatcher
+from orchestrator.sim.estate import SETTINGS, again, plan_of
 from orchestrator.sim.faults import Book, WorldFault, plan_faults
 from orchestrator.sim.judge import judge
+from orchestrator.sim.kinds import KINDS
 from orchestrator.sim.operators import People
-from orchestrator.sim.scene import Scene, build, choose
+from orchestrator.sim.scene import build, choose
+from orchestrator.sim.store import DriverKilled, DriversStore, JudgingStore
 from orchestrator.sim.world import MILLISECOND_NS, SECOND_NS, World
+from orchestrator.stores.memory import MemoryStore
 
 DRIVERS_MAX = 60
 TURNS_MAX = 300
-HORIZON_NS = 3_000 * SECOND_NS
+SETTLE_NS = 10 * SECOND_NS
+TURN_OF_SETTINGS = ("failover", *SETTINGS)  # failover twice as often as the others
+
+Trace = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """``broken``: invariants that did not hold, each text beginning with its name. ``head``: the log's
-    last hash, equal for equal seeds."""
+    last hash, equal for equal seeds. ``outcome``: how the first run ended, then any that followed it."""
 
     seed: int
-    operation: str
+    setting: str
     outcome: str
     broken: tuple[str, ...]
     head: str
@@ -67,6 +66,7 @@ class Night:
     """Everything about one seed while it runs."""
 
     seed: int
+    setting: str
     plan: Plan
     rng: random.Random
     world: World
@@ -74,66 +74,103 @@ class Night:
     book: Book
     folder: Path
     run_id: str
-    people: People | None = None
     stays: bool = False  # the driver's process stays when the run waits for people
+    at_point: Callable[[str], None] = lambda name: None  # kill tests end a driver here
+    people: People | None = None
     drivers: int = 0
-    dispatcher: SimulatedDispatcher | None = None
-    worlds: dict[str, int] = field(default_factory=dict)
+    weather: Weather | None = None
+    plans: dict[str, Plan] = field(default_factory=dict)
+    outcomes: list[str] = field(default_factory=list)
 
     # --- the log ------------------------------------------------------------------------------
 
     def journal(self, *, of_driver: bool) -> Journal:
-        store = DriversStore(self.store, self.book, self.plan) if of_driver else self.store
-        return Journal(store, self._plan_from_text, is_deep=True)
+        if not of_driver:
+            return Journal(self.store, self._plan_from_text, is_deep=True)
+        store = DriversStore(self.store, self.book, self.plan)
+        return Journal(store, self._plan_from_text, is_deep=True, at_point=self.at_point)
 
     def _plan_from_text(self, digest: str) -> Plan:
-        if digest != self.plan.digest:
-            raise InvariantBroken(f"the log holds a plan {digest} that nobody made")
-        return self.plan
+        """Plans lie beside the log by their digest alone: reading them back is the codec's own test."""
+        return self.plans[digest]
 
-    def create(self) -> Tracked:
-        """Groups are adopted, then the run claims them; a plan that has grown old is refused."""
+    def adopt(self, *, moved: bool = False) -> None:
+        """People have looked at the evidence and confirmed it. ``moved``: what the plan never saw."""
         at = now(self.world)
         for name, move in self.plan.groups.items():
-            protection = "protected" if self.is_protected else "unprotected"
-            adopted = GroupAdopted(at, name, move.active, move.epoch_seen, protection, "ann")
-            self.store.append([Append(GROUP + name, 0, (adopted,))])
-        journal = self.journal(of_driver=False)
-        operation = str(self.plan.operation)
-        created = RunCreated(at, self.run_id, operation, self.plan.digest, "ann", "laptop", "tonight")
-        return journal.create(self.plan, self.plan.digest, created)
+            site, epoch = (self.plan.target, move.epoch_seen + 1) if moved else (move.active, move.epoch_seen)
+            adopted = GroupAdopted(at, name, site, epoch, SETTINGS[self.setting].protection, "ann")
+            self.store.append([Append(GROUP + name, len(self.store.read(GROUP + name)), (adopted,))])
 
-    is_protected: bool = True
+    def create(self) -> Tracked:
+        journal = self.journal(of_driver=False)
+        operation, digest = str(self.plan.operation), self.plan.digest
+        self.plans[digest] = self.plan
+        self.store.plans[RUN + self.run_id] = self.plan
+        created = RunCreated(now(self.world), self.run_id, operation, digest, "ann", "laptop", "tonight")
+        return journal.create(self.plan, digest, created)
+
+    def _try_an_old_plan(self) -> None:
+        """The groups have moved on since the plan was made: it must be refused."""
+        self.adopt(moved=True)
+        self.book.note_world(WorldFault.PLAN_GROWS_OLD)
+        try:
+            self.create()
+        except RefusedError:
+            self.adopt()
+        else:
+            self.world.blame("old-plans-are-refused", "a plan was taken for groups that have moved on")
 
     # --- drivers ------------------------------------------------------------------------------
 
     def go(self) -> Run:
-        """Drivers follow one another until the run is over."""
-        self.people = self._people(self.create())
-        self.world.after(MILLISECOND_NS, "", self._peoples_turn)
+        """The night: one run, and another one where the first was taken back."""
+        if any(fault is WorldFault.PLAN_GROWS_OLD for fault, _ in self.book.world):
+            self._try_an_old_plan()
+        else:
+            self.adopt()
         for fault, milliseconds in self.book.world:
-            self.world.after(milliseconds * MILLISECOND_NS, "", partial(self._befall, fault))
-        while self.drivers < DRIVERS_MAX:
+            if self.weather is not None:
+                befall = partial(self.weather.befall, fault)
+                self.world.after(milliseconds * MILLISECOND_NS, "", befall)
+        return self.drive_to_the_end(self.create())
+
+    def drive_to_the_end(self, tracked: Tracked) -> Run:
+        """Drivers follow one another until the run is over."""
+        self.people = self._people(tracked)
+        self.world.after(MILLISECOND_NS, "", self._peoples_turn)
+        for _ in range(DRIVERS_MAX):
             run = self._one_driver()
             if run is not None and run.is_final:
                 self._let_the_rest_happen()
+                self.outcomes.append(str(run.state))
                 return run
             self._until(self.world.now_ns + self.rng.choice((1, 50, 700, 3_000)) * MILLISECOND_NS)
         self.world.blame("always-ends", f"{DRIVERS_MAX} drivers did not end the run")
-        return self.people.tracked.run
+        raise NothingGoesOn
+
+    def once_more(self) -> Run | None:
+        """The same operation again after one that was taken back; None if there is nothing left of it."""
+        self.plan = again(self.setting, self.journal(of_driver=False).groups())
+        self.run_id += "b"
+        self.book.is_quiet = True
+        return self.drive_to_the_end(self.create())
 
     def _one_driver(self) -> Run | None:
-        """One process, from its lock to its end. None: it was killed."""
+        """One process: comes up, drives, and leaves, dies, or ends the run."""
         self.drivers += 1
-        lock.acquire(self.folder, self.run_id)
-        dispatcher = SimulatedDispatcher(self.world, self.store, self.book, self.rng, horizon_ns=HORIZON_NS)
-        self.dispatcher = dispatcher
+        try:
+            lock.acquire(self.folder, self.run_id)
+        except RefusedError as refused:
+            self.world.blame("one-driver-at-a-time", f"nobody drives, and yet: {refused}")
+            raise NothingGoesOn from refused
+        dispatcher = SimulatedDispatcher(self.world, self.store, self.book, self.rng, self.at_point)
+        if self.weather is not None:
+            self.weather.driver = dispatcher, self.run_id
         try:
             journal = self.journal(of_driver=True)
             tracked = journal.load(self.run_id)
-            if tracked.run.is_final:
-                return tracked.run
-            boot = "boot"
+            boot = f"boot{self.rng.random() < 0.1}"
             at = now(self.world)
             started = DriverStarted(at, f"i{self.drivers}", self.drivers, boot, "laptop", "0")
             come_up(journal, tracked, started)
@@ -164,21 +201,17 @@ class Night:
     def _let_the_rest_happen(self) -> None:
         """What was sent before the end still lands; what comes of it is judged too."""
         self.book.is_quiet = True
-        self._until(self.world.now_ns + 10 * SECOND_NS)
+        self._until(self.world.now_ns + SETTLE_NS)
 
-    # --- people and faults --------------------------------------------------------------------
+    # --- people -------------------------------------------------------------------------------
 
     def _people(self, tracked: Tracked) -> People:
-        kinds = [fault for fault, _ in self.book.world]
-        return People(
-            self.world,
-            self.journal(of_driver=False),
-            tracked,
-            self.book,
-            self.rng,
-            is_noisy=WorldFault.NOISE in kinds,
-            aborts=self.rng.random() < 0.35,
-        )
+        is_noisy = not self.book.is_quiet and any(f is WorldFault.NOISE for f, _ in self.book.world)
+        aborts = not self.book.is_quiet and (bool(self.book.abort_after) or self.rng.random() < 0.25)
+        journal = self.journal(of_driver=False)
+        if is_noisy:
+            self.book.note_world(WorldFault.NOISE)
+        return People(self.world, journal, tracked, self.book, self.rng, is_noisy=is_noisy, aborts=aborts)
 
     def _peoples_turn(self) -> None:
         people = self.people
@@ -187,92 +220,54 @@ class Night:
         if people.turn():
             self.world.after(people.pause_ns(), "", self._peoples_turn)
 
-    def _befall(self, fault: WorldFault) -> None:
-        world = self.world
-        if self.book.is_quiet:
-            return
-        self.worlds[fault] = self.worlds.get(fault, 0) + 1
-        world.say(f"the world: {fault}")
-        home = [m.name for m in world.machines.values() if m.site == "home"]
-        back_ns = self.rng.choice((500, 3_000, 20_000)) * MILLISECOND_NS
-        match fault:
-            case WorldFault.HOME_CRASHES:
-                for host in home:
-                    world.crash(host)
-            case WorldFault.HOME_RETURNS:
-                for host in home:
-                    world.crash(host)
-                    world.after(back_ns, f"{host} returns by itself", partial(world.power_on, host))
-            case WorldFault.HOME_HANGS:
-                self._hang(home, is_hung=True)
-                world.after(back_ns, "home wakes up", partial(self._hang, home, is_hung=False))
-            case WorldFault.LINK_CUT:
-                world.link_up = False
-                world.after(back_ns, "the link is back", partial(setattr, world, "link_up", True))
-            case WorldFault.TARGET_SLOW:
-                world.slow = 20
-            case WorldFault.CONTROLLER_DOWN:
-                world.controller_up = False
-                world.after(back_ns, "", partial(setattr, world, "controller_up", True))
-            case WorldFault.REPLAY_PAUSED:
-                self._pause_replay(is_paused=True)
-                world.after(back_ns, "replay goes on", partial(self._pause_replay, is_paused=False))
-            case WorldFault.SECOND_DRIVER:
-                self._try_a_second_driver()
-            case WorldFault.NOISE:
-                return
 
-    def _hang(self, hosts: list[str], *, is_hung: bool) -> None:
-        for host in hosts:
-            self.world.machines[host].is_hung = is_hung
-
-    def _pause_replay(self, *, is_paused: bool) -> None:
-        for cluster in self.world.clusters.values():
-            for server in cluster.servers.values():
-                server.is_paused = is_paused
-
-    def _try_a_second_driver(self) -> None:
-        if self.dispatcher is None or self.dispatcher.is_dead:
-            return
-        try:
-            lock.acquire(self.folder, self.run_id)
-        except RefusedError:
-            return
-        self.world.blame("one-driver-at-a-time", "a second driver was let in while the first lives")
-
-
-def night(seed: int, plan: Plan, folder: Path, trace: Callable[[str], None] | None = None) -> Night:
-    """What this seed makes of this plan, before anything has happened."""
+def night(seed: int, folder: Path, setting: str = "", trace: Trace | None = None) -> Night:
+    """What this seed makes of the estate, before anything has happened."""
     rng = random.Random(seed)
-    scene: Scene = choose(rng, plan)
+    turn, place = divmod(seed, len(TURN_OF_SETTINGS))
+    setting = setting or TURN_OF_SETTINGS[place]
+    plan = plan_of(setting)
+    scene = choose(rng, is_protected=SETTINGS[setting].protection == "protected")
     world = build(rng, plan, scene, trace)
-    book = plan_faults(rng, plan, dict(KINDS), is_calm=rng.random() < 0.05)
-    store = JudgingStore(world, plan)
+    book = plan_faults(rng, plan, KINDS, turn)
+    store = JudgingStore(MemoryStore(), world)
     stays = rng.random() < 0.5
-    found = Night(seed, plan, rng, world, store, book, folder, f"r{seed}", stays=stays)
-    found.is_protected = scene.is_protected
-    return found
+    made = Night(seed, setting, plan, rng, world, store, book, folder, f"r{seed}", stays)
+    made.weather = Weather(world, book, rng, folder)
+    return made
 
 
-def simulate(
-    seed: int, plan: Plan, *, folder: Path | None = None, trace: Callable[[str], None] | None = None
-) -> Verdict:
-    """Run one plan under one seed and judge the world it leaves behind."""
-    folder = folder or _locks()
-    what = night(seed, plan, folder, trace)
-    outcome = "stuck"
+def simulate(seed: int, folder: Path | None = None, setting: str = "", trace: Trace | None = None) -> Verdict:
+    """Run one seed and judge the world that it leaves behind."""
+    what = night(seed, folder or _locks(), setting, trace)
     try:
         run = what.go()
-        outcome = str(run.state)
-        if run.is_final:
-            judge(what.world, run, what.journal(of_driver=False).groups())
+        judge(what.world, run, what.journal(of_driver=False).groups())
+        if not what.world.broken and run.state in ("aborted", "partial") and not run.leave_closed:
+            _begin_again(what)
     except NothingGoesOn:
         what.world.blame("always-ends", _why_stuck(what))
     except InvariantBroken as broken:
         what.world.blame(str(broken).split(": ")[1] if ": " in str(broken) else "bug", str(broken))
     except ContinuityError as error:
         what.world.blame("no-other-error", f"{type(error).__name__}: {error}")
-    return _verdict(what, outcome)
+    return _verdict(what)
+
+
+def _begin_again(what: Night) -> None:
+    """A run that was taken back leaves an estate on which the same can be ordered anew, and ends well."""
+    if what.people is not None:
+        what.people.mend(power=True)
+    try:
+        run = what.once_more()
+    except RefusedError as refused:
+        what.world.blame("can-be-begun-again", str(refused))
+        return
+    if run is None:
+        return
+    if run.state != "done":
+        what.world.blame("can-be-begun-again", f"the second {what.setting} ended {run.state}")
+    judge(what.world, run, what.journal(of_driver=False).groups())
 
 
 _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
@@ -294,35 +289,22 @@ def _why_stuck(what: Night) -> str:
         for step_id, step in run.plan.steps.items()
         if not has_ended(step, run.step(step_id).state)
     ]
-    return f"the run is {run.state} after {what.people.turns} orders; not ended: {', '.join(left) or 'none'}"
+    causes = "; ".join(run.held_causes)
+    return f"{run.state} after {what.people.turns} orders ({causes}); not ended: {', '.join(left) or 'none'}"
 
 
-def _verdict(what: Night, outcome: str) -> Verdict:
+def _verdict(what: Night) -> Verdict:
     reached = Reached()
-    history = [record.event for record in what.store.read(RUN + what.run_id)]
-    told = [event for event in history if not isinstance(event, events.GroupEvent)]
-    reached.rows.update(rows_of(what.plan, told))
+    count = 0
+    for stream, plan in what.store.plans.items():
+        history = [record.event for record in what.store.read(stream)]
+        told = [event for event in history if not isinstance(event, events.GroupEvent)]
+        count += len(told)
+        if told:
+            reached.rows.update(rows_of(plan, told))
     reached.faults.update(what.book.seen)
-    reached.worlds.update(what.worlds)
-    return Verdict(
-        what.seed,
-        str(what.plan.operation),
-        outcome,
-        tuple(what.world.broken.values()),
-        what.store.head(),
-        what.drivers,
-        len(history),
-        reached,
-    )
-
-
-def plan_of(plans: Mapping[Operation, Plan], seed: int, operation: str = "") -> Plan:
-    """The plan a seed runs: one of the four operations, failover most often."""
-    if operation:
-        return plans[Operation(operation)]
-    rng = random.Random(seed * 7919 + 1)
-    weighted = [Operation.FAILOVER, *plans]
-    return plans[rng.choice(weighted)]
-
-
-__all__ = ["Night", "RunState", "Verdict", "night", "plan_of", "simulate"]
+    reached.worlds.update(what.book.worlds)
+    head = what.store.inner.head() if isinstance(what.store.inner, MemoryStore) else ""
+    outcome = " then ".join(what.outcomes) or "stuck"
+    broken = tuple(what.world.broken.values())
+    return Verdict(what.seed, what.setting, outcome, broken, head, what.drivers, count, reached)

@@ -24,7 +24,7 @@ from orchestrator.core.inputs import (
     Verb,
 )
 from orchestrator.core.run import Run
-from orchestrator.core.states import RunState
+from orchestrator.core.states import RunState, StepState
 from orchestrator.engine.clock import now
 from orchestrator.engine.journal import Journal, Tracked
 from orchestrator.errors import RefusedError
@@ -56,19 +56,28 @@ class People:
             return False
         self.turns += 1
         if self.turns == QUIET_AFTER_TURNS:
-            self._mend()
+            self.mend()
         if run.state is RunState.READY:
             self._at_ready(run)
         elif run.state is RunState.PAUSED:
             self._must(Resume(self._at(), NAMED, self._limit()))
         elif run.state is RunState.HELD:
             self._at_hold(run)
+        elif self._should_take_back(run):
+            self._may(Abort(self._at(), NAMED, "false alarm"))
         elif self.is_noisy and self.turns < QUIET_AFTER_TURNS and self.rng.random() < 0.4:
             self._may(self._any_verb(run))
         return True
 
+    def _should_take_back(self, run: Run) -> bool:
+        """The seed wants to see a certain step undone."""
+        wanted = self.book.abort_after
+        return bool(wanted) and not self.book.is_quiet and run.step(wanted).state is StepState.SUCCEEDED
+
     def pause_ns(self) -> int:
         """How long until the next turn."""
+        if self.book.abort_after and not self.book.is_quiet:
+            return self.rng.choice((5, 20, 60)) * MILLISECOND_NS
         fast = (1, 30, 100, 400, 2_000) if self.is_noisy else (300, 1_000, 3_000)
         return self.rng.choice(fast) * MILLISECOND_NS
 
@@ -93,8 +102,9 @@ class People:
             chosen = self.rng.choice(wanted or choices)
         self._must(self.read(chosen, run), chosen)
 
-    def _mend(self) -> None:
-        """Engineers have mended what can be mended; nothing more goes wrong from here."""
+    def mend(self, *, power: bool = False) -> None:
+        """Engineers have mended what can be mended; nothing more goes wrong from here. ``power``: also
+        what a fence has switched off."""
         world = self.world
         world.say("people mend what is broken")
         self.book.is_quiet = True
@@ -106,7 +116,7 @@ class People:
             for server in cluster.servers.values():
                 server.is_paused = False
         for machine in list(world.machines.values()):
-            if not machine.off_by_fence:
+            if power or not machine.off_by_fence:
                 world.power_on(machine.name)
 
     def read(self, command: str, run: Run) -> Verb:

@@ -11,16 +11,15 @@ from dataclasses import replace
 
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
 from orchestrator.core.plan import Undo
+from orchestrator.core.values import Json
 from orchestrator.sim.calls import (
     NOT_DONE,
     Answer,
     Call,
     Kind,
     Later,
-    evidence_of,
     found,
     never_seen,
-    nothing,
 )
 from orchestrator.sim.servers import Server, set_writer
 from orchestrator.sim.world import MILLISECOND_NS, SECOND_NS, UTC_START_NS
@@ -32,7 +31,9 @@ def inspect(call: Call) -> Answer:
     target = [s for s in cluster.servers.values() if s.site == call.text("target") and world.answers(s.host)]
     if not any(server.is_up for server in target):
         return Failed(f"{cluster.name}: no member at {call.text('target')} answers", retryable=True)
-    sites = {s.site: {"reachable": world.answers(s.host), "lsn": s.lsn()} for s in cluster.servers.values()}
+    sites: dict[str, Json] = {
+        s.site: {"reachable": world.answers(s.host), "lsn": s.lsn()} for s in cluster.servers.values()
+    }
     return Succeeded({"sites": sites})
 
 
@@ -63,8 +64,15 @@ def freeze(call: Call) -> Answer:
     return Succeeded()
 
 
+def check_freeze(call: Call) -> Finding:
+    server = call.server()
+    return found(server.is_up and server.is_read_only)
+
+
 def unfreeze(call: Call) -> Outcome:
     server = call.server()
+    if not server.is_up:
+        return Failed(f"{server.host} is not running")
     server.is_read_only = server.is_frozen_by_run = False
     return Succeeded()
 
@@ -76,11 +84,13 @@ def checkpoint(call: Call) -> Answer:
 def stop(call: Call) -> Answer:
     """A clean stop sends what it has to whoever streams, then leaves a standby behind."""
     world, server, cluster = call.world, call.server(), call.cluster()
+    server.signal = True
+    if call.torn:
+        return Failed("torn: the signal is written, the server was not stopped")
     if server.is_up:
         for standby in cluster.servers.values():
             if standby.upstream == server.host and cluster.streams(world, standby):
                 standby.received = len(server.rows)
-    server.signal = True
     server.stop(by_run=True)
     server.fence_ns = world.now_ns
     return Succeeded(stopped_evidence(server))
@@ -94,14 +104,16 @@ def check_stop(call: Call) -> Finding:
     server = call.server()
     if not server.is_up and server.signal:
         server.fence_ns = call.world.now_ns
-        return found(True, **stopped_evidence(server))
-    return NOT_DONE
+        return Finding(FindingKind.DONE, "", stopped_evidence(server))
+    return Finding(FindingKind.CANNOT_TELL, "half done: it runs") if server.signal else NOT_DONE
 
 
 def start_again(call: Call) -> Outcome:
+    """As what it was: the fence's signal and the freeze are lifted, then it starts."""
     server, cluster = call.server(), call.cluster()
-    if call.server().host == cluster.holder:
+    if server.host == cluster.holder:
         server.is_primary, server.signal = True, False
+    server.is_read_only = server.is_frozen_by_run = False
     server.fence_ns = None
     server.start()
     return Succeeded({"writes": server.is_primary})
@@ -141,17 +153,16 @@ def measure(call: Call) -> Answer:
     count = server.received
     last_ns = UTC_START_NS + upstream.rows[count - 1].ns if count else None
     home = upstream.lsn() if call.world.answers(upstream.host) else None
-    return Succeeded(
-        evidence_of(
-            durability=server.writer().durability,
-            received_lsn=server.lsn(),
-            replay_lsn=server.lsn(),
-            last_commit_ns=last_ns,
-            heartbeat_ns=last_ns if cluster.interval_ns <= SECOND_NS else None,
-            home_lsn=home,
-            write_rate_rows_per_s=-(-SECOND_NS // cluster.interval_ns),
-        )
-    )
+    seen: dict[str, Json] = {
+        "durability": server.writer().durability,
+        "received_lsn": server.lsn(),
+        "replay_lsn": server.lsn(),
+        "last_commit_ns": last_ns,
+        "heartbeat_ns": last_ns if cluster.interval_ns <= SECOND_NS else None,
+        "home_lsn": home,
+        "write_rate_rows_per_s": -(-SECOND_NS // cluster.interval_ns),
+    }
+    return Succeeded(seen)
 
 
 def promote(call: Call) -> Answer:
@@ -177,7 +188,7 @@ def promote(call: Call) -> Answer:
 def check_promote(call: Call) -> Finding:
     server = call.server()
     if server.is_up and server.is_primary and server.promoted_by == call.run:
-        return found(True, timeline=server.timeline)
+        return Finding(FindingKind.DONE, "", {"timeline": server.timeline})
     if server.promoting_ns is not None and server.is_up:
         return Finding(FindingKind.RUNNING, "promotion is on its way")
     return NOT_DONE
@@ -304,9 +315,7 @@ _NO_RETURN = Undo.POINT_OF_NO_RETURN
 KINDS: Mapping[str, Kind] = {
     "postgresql.inspect": Kind(inspect, never_seen, mutates=False, asks_hosts=False),
     "postgresql.verify": Kind(verify, never_seen, mutates=False),
-    "postgresql.freeze": Kind(
-        freeze, lambda c: found(c.server().is_read_only), unfreeze, undo=Undo.UNDO, milliseconds=20
-    ),
+    "postgresql.freeze": Kind(freeze, check_freeze, unfreeze, undo=Undo.UNDO, milliseconds=20),
     "postgresql.checkpoint": Kind(checkpoint, never_seen, milliseconds=30),
     "postgresql.stop": Kind(stop, check_stop, start_again, undo=Undo.UNDO, milliseconds=40),
     "postgresql.verify-drained": Kind(verify_drained, never_seen, mutates=False),
@@ -319,5 +328,5 @@ KINDS: Mapping[str, Kind] = {
     "postgresql.follow": Kind(follow, check_follows, undo=_NO_RETURN, milliseconds=60),
     "postgresql.protect": Kind(protect, check_protect, undo=_NO_RETURN, milliseconds=20),
     "postgresql.canary": Kind(canary, never_seen),
-    "postgresql.refuses": Kind(refuses, never_seen, nothing, mutates=False),
+    "postgresql.refuses": Kind(refuses, never_seen, mutates=False),
 }

@@ -5,13 +5,22 @@ must never look at what the run does afterwards.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from orchestrator.core.model import Operation
 from orchestrator.core.plan import GroupMove, Plan, Step
+from orchestrator.core.values import Json
 from orchestrator.sim.servers import Cluster, Row, Server, Writer
-from orchestrator.sim.world import MILLISECOND_NS, SECOND_NS, Documents, Machine, Record, Routed, World
+from orchestrator.sim.world import (
+    MILLISECOND_NS,
+    SECOND_NS,
+    Claim,
+    Documents,
+    Machine,
+    Record,
+    Routed,
+    World,
+)
 
 HISTORY_ROWS = 20
 
@@ -26,9 +35,8 @@ class Scene:
     lag_ms: int
 
 
-def choose(rng: random.Random, plan: Plan) -> Scene:
-    """Failover and switchover begin protected; reprotect does not; failback may."""
-    is_protected = plan.operation in (Operation.FAILOVER, Operation.SWITCHOVER)
+def choose(rng: random.Random, *, is_protected: bool) -> Scene:
+    """``is_protected``: as the plan found the groups."""
     return Scene(
         is_sync=rng.random() < 0.5,
         is_protected=is_protected,
@@ -53,7 +61,7 @@ def build(rng: random.Random, plan: Plan, scene: Scene, trace: Callable[[str], N
             if unit in plan.parts.clusters:
                 world.clusters[unit] = _cluster(world, plan, move, unit, scene)
     for step in plan.steps.values():
-        _surroundings(world, plan, step)
+        _surroundings(world, plan, step, scene)
     world.advance(SECOND_NS)
     return world
 
@@ -101,31 +109,49 @@ def _databases(plan: Plan, cluster: str) -> tuple[str, ...]:
     return tuple(found) or ("register",)
 
 
-def _surroundings(world: World, plan: Plan, step: Step) -> None:
+def _surroundings(world: World, plan: Plan, step: Step, scene: Scene) -> None:
     """What a step of the plan speaks of stands as the group's active site has it."""
     arguments, move = step.action.arguments, plan.groups[step.group]
     text = {name: str(value) for name, value in arguments.items()}
+    claim = Claim(move.epoch_seen, move.active)
     match step.action.kind:
         case "haproxy.route":
-            proxy = text["proxy"]
-            here = world.proxy_sites[proxy] == move.active
-            world.routes[proxy, text["backend"]] = Routed(here, move.epoch_seen)
+            here = world.proxy_sites[text["proxy"]] == move.active
+            world.routes[text["proxy"], text["backend"]] = Routed(here, claim)
         case "dns.update":
-            record = Record("", move.active, move.epoch_seen)
-            world.names[text["server"], text["name"]] = record
+            world.names[text["server"], text["name"]] = Record(move.active, claim)
         case "service.start":
             world.units[text["host"], text["unit"]] = False
         case "service.stop":
             world.units[text["host"], text["unit"]] = True
         case "service.ready":
-            host = text["host"]
-            unit = text.get("unit", "")
-            world.units.setdefault((host, unit), True)
+            world.units.setdefault((text["host"], text["unit"]), True)
+        case "continuity.claims":
+            _witnesses(world, arguments["witnesses"], move, scene)
         case kind if kind.startswith("files."):
-            host = text["host"]
-            is_active = plan.parts.hosts[host].site == move.active
-            world.documents.setdefault(
-                host, Documents(is_published=is_active, epoch=move.epoch_seen, replicates=not is_active)
-            )
+            _documents(world, text["host"], move, scene)
         case _:
             return
+
+
+def _documents(world: World, host: str, move: GroupMove, scene: Scene) -> None:
+    is_active = world.site_of(host) == move.active
+    claim = Claim(move.epoch_seen if is_active else move.epoch_seen - 1, move.active)
+    mode, replicates = ("full", False) if is_active else ("read-only", scene.is_protected)
+    world.documents.setdefault(host, Documents(mode, claim, replicates))
+
+
+def _witnesses(world: World, witnesses: Json, move: GroupMove, scene: Scene) -> None:
+    """Also of what no step of this plan switches (a reprotect routes nothing)."""
+    assert isinstance(witnesses, list | tuple)
+    claim = Claim(move.epoch_seen, move.active)
+    for witness in witnesses:
+        assert isinstance(witness, Mapping)
+        part, subject = str(witness["part"]), str(witness["subject"])
+        if witness["kind"] == "dns":
+            world.names.setdefault((part, subject), Record(move.active, claim))
+        elif witness["kind"] == "haproxy":
+            here = world.proxy_sites[part] == move.active
+            world.routes.setdefault((part, subject), Routed(here, claim))
+        else:
+            _documents(world, part, move, scene)

@@ -181,8 +181,7 @@ class Cluster:
     def _acknowledge(self, world: World, server: Server, row: Row, ns: int) -> None:
         row.acked_ns = ns
         self.acknowledged += 1
-        machine = world.machines[server.host]
-        is_excused = server.site in world.declared or (machine.off_by_fence and machine.returned)
+        is_excused = server.site in world.declared or world.has_returned(server.host)
         if self.epoch_sites.setdefault(row.epoch, server.site) != server.site:
             world.blame("one-site-per-epoch", f"{server.site} acknowledged at epoch {row.epoch} of another")
         if server.host != self.holder and not is_excused:
@@ -214,12 +213,12 @@ class Cluster:
         self.holder = server.host
 
     def _judge_other(self, world: World, server: Server, other: Server) -> None:
-        if other is server or not self.could_write(world, other):
+        """Every member of the old side was proven unable to write, or people declared the site lost."""
+        if other.site in (server.site, *world.declared) or world.has_returned(other.host):
             return
-        machine = world.machines[other.host]
-        if other.site in world.declared or (machine.off_by_fence and machine.returned):
-            return
-        world.blame("promoted-only-when-fenced", f"{server.host} was promoted while {other.host} can write")
+        if other.fence_ns is None or self.could_write(world, other):
+            able = "can write" if self.could_write(world, other) else "was never fenced"
+            world.blame("promoted-only-when-fenced", f"{server.host} was promoted while {other.host} {able}")
 
     def follow(self, standby: Server, primary: Server) -> None:
         """The standby takes the primary's history as its own and follows it."""

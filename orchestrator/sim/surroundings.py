@@ -1,15 +1,59 @@
-"""Decides what every other simulated action does: proxies, names, documents, units, power; must never
-ask the run. Each compares epochs as its real counterpart does.
+"""Decides what every simulated action outside the databases does: proxies, names, documents, units,
+power; must never ask the run. Each compares epochs as its real counterpart does, and an undo gives the
+state back but never the epoch: epochs only grow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from orchestrator.core.claims import Claimed, contradictions
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
 from orchestrator.core.plan import Role, Undo
-from orchestrator.sim.calls import DONE, NOT_DONE, Answer, Call, Kind, always_done, found, never_seen
-from orchestrator.sim.world import Documents, Record, Routed
+from orchestrator.core.values import Json
+from orchestrator.sim.calls import NOT_DONE, Answer, Call, Kind, always_done, found, looked_again
+from orchestrator.sim.world import Claim, Documents
+
+# --- claims -----------------------------------------------------------------------------------
+
+
+def refusal(claim: Claim, call: Call) -> str:
+    """Why this run may not change what carries this claim, "" when it may (semantics 2.2)."""
+    epoch = call.number("epoch")
+    if epoch < claim.epoch:
+        return f"epoch {epoch} is stale: epoch {claim.epoch} of {claim.site} rules here"
+    if epoch == claim.epoch and claim.run != call.run:
+        return f"epoch {epoch} was used here by another run ({claim.run})"
+    return ""
+
+
+def own_claim(call: Call) -> Claim:
+    return Claim(call.number("epoch"), call.text("site"), call.run)
+
+
+def is_own(claim: Claim, call: Call) -> bool:
+    return (claim.epoch, claim.run) == (call.number("epoch"), call.run)
+
+
+def read_claims(call: Call) -> Answer:
+    """What stands beside names, routes and documents against the log, as ``continuity.claims`` asks it."""
+    world, claims, silent = call.world, [], []
+    witnesses = call.step.action.arguments["witnesses"]
+    assert isinstance(witnesses, list | tuple)
+    for witness in witnesses:
+        assert isinstance(witness, Mapping)
+        kind, part, subject = (str(witness[name]) for name in ("kind", "part", "subject"))
+        where, site, answers, claim = world.witness(kind, part, subject)
+        if not answers and site == call.text("target"):
+            silent.append(where)
+        elif answers:
+            claims.append(Claimed(where, site, claim.epoch, claim.site, claim.run))
+    against = contradictions(claims, call.number("expect_epoch"), call.text("expect_site"))
+    if against:
+        return Failed("; ".join(against))
+    return Failed(f"{', '.join(silent)}: no answer", retryable=True) if silent else Succeeded()
+
 
 # --- traffic ----------------------------------------------------------------------------------
 
@@ -26,64 +70,65 @@ def judge_opening(call: Call, site: str) -> None:
 
 
 def route(call: Call) -> Answer:
-    world = call.world
-    key = (call.text("proxy"), call.text("backend"))
-    old = world.routes[key]
-    epoch = call.number("epoch")
-    if epoch < old.epoch or (epoch == old.epoch and old.run not in ("", call.run)):
-        return Failed(f"{key[0]} stands at epoch {old.epoch} of run {old.run}")
+    proxy = call.text("proxy")
+    old = call.world.routes[proxy, call.text("backend")]
+    if told := refusal(old.claim, call):
+        return Failed(f"{proxy}: {told}")
     judge_opening(call, call.text("site"))
-    world.before.setdefault(call.step.id, old)
-    world.routes[key] = Routed(call.flag("here"), epoch, call.run)
+    call.remember(old)
+    call.world.routes[proxy, call.text("backend")] = replace(
+        old, here=call.flag("here"), claim=own_claim(call)
+    )
     return Succeeded()
 
 
 def check_route(call: Call) -> Finding:
     now = call.world.routes[call.text("proxy"), call.text("backend")]
-    return found((now.here, now.epoch, now.run) == (call.flag("here"), call.number("epoch"), call.run))
+    return found(now.here == call.flag("here") and is_own(now.claim, call))
 
 
 def route_back(call: Call) -> Outcome:
-    old = call.world.before.pop(call.step.id, None)
-    if isinstance(old, Routed):
-        call.world.routes[call.text("proxy"), call.text("backend")] = old
+    key = call.text("proxy"), call.text("backend")
+    now, old = call.world.routes[key], call.remembered()
+    if old is None or not is_own(now.claim, call):
+        return Failed(f"{key[0]}: nothing of this run to undo")
+    call.world.routes[key] = replace(now, here=old.here)
     return Succeeded()
 
 
 def update_name(call: Call) -> Answer:
-    world = call.world
-    key = (call.text("server"), call.text("name"))
-    if not world.link_reaches(world.server_sites[key[0]]) or not world.name_server_runs(key[0]):
-        return Failed(f"{key[0]} does not answer", retryable=True)
-    old = world.names[key]
-    mine = (old.epoch, old.run) == (call.number("epoch"), call.run)
-    if not mine and (old.epoch, old.site) != (call.number("expect_epoch"), call.text("expect_site")):
-        return Failed(f"NXRRSET: {key[1]} stands at epoch {old.epoch}, site {old.site}")
+    key = call.text("server"), call.text("name")
+    old = call.world.names[key]
+    if told := refusal(old.claim, call):
+        return Failed(f"{key[1]}: {told}")
+    expected = call.number("expect_epoch"), call.text("expect_site")
+    is_expected = old.claim.epoch < expected[0] or (old.claim.epoch, old.claim.site) == expected
+    if not is_own(old.claim, call) and not is_expected:
+        return Failed(f"{key[1]}: expected epoch {expected[0]} of {expected[1]}, found {old.claim}")
     judge_opening(call, call.text("site"))
-    world.before.setdefault(call.step.id, old)
-    world.names[key] = Record(call.text("value"), call.text("site"), call.number("epoch"), call.run)
+    call.remember(old)
+    call.world.names[key] = replace(old, points_to=call.text("site"), claim=own_claim(call))
     return Succeeded()
 
 
 def check_name(call: Call) -> Finding:
-    world, name_server = call.world, call.text("server")
-    if not world.link_reaches(world.server_sites[name_server]) or not world.name_server_runs(name_server):
-        return Finding(FindingKind.CANNOT_TELL, f"{name_server} does not answer")
-    now = world.names[name_server, call.text("name")]
-    return found((now.epoch, now.run) == (call.number("epoch"), call.run))
+    now = call.world.names[call.text("server"), call.text("name")]
+    return found(now.points_to == call.text("site") and is_own(now.claim, call))
 
 
 def name_back(call: Call) -> Outcome:
-    old = call.world.before.pop(call.step.id, None)
-    if isinstance(old, Record):
-        call.world.names[call.text("server"), call.text("name")] = old
+    key = call.text("server"), call.text("name")
+    now, old = call.world.names[key], call.remembered()
+    if old is None or not is_own(now.claim, call):
+        return Failed(f"{key[1]}: the value before is not known")
+    call.world.names[key] = replace(now, points_to=old.points_to)
     return Succeeded()
 
 
 # --- units and documents ----------------------------------------------------------------------
 
 
-def start_unit(call: Call) -> Answer:
+def start_unit(call: Call) -> Outcome:
     call.world.units[call.text("host"), call.text("unit")] = True
     return Succeeded()
 
@@ -92,7 +137,7 @@ def check_started(call: Call) -> Finding:
     return found(call.world.runs(call.text("host"), call.text("unit")))
 
 
-def stop_unit(call: Call) -> Answer:
+def stop_unit(call: Call) -> Outcome:
     call.world.units[call.text("host"), call.text("unit")] = False
     return Succeeded()
 
@@ -101,30 +146,19 @@ def check_stopped(call: Call) -> Finding:
     return found(not call.world.runs(call.text("host"), call.text("unit")))
 
 
-def undo_stop(call: Call) -> Outcome:
-    start_unit(call)
-    return Succeeded()
-
-
-def undo_start(call: Call) -> Outcome:
-    stop_unit(call)
-    return Succeeded()
-
-
 def ready(call: Call) -> Answer:
     if call.world.runs(call.text("host"), call.text("unit")):
         return Succeeded()
     return Failed("not ready within its time", retryable=True)
 
 
-def stop_replicator(call: Call) -> Answer:
-    here = documents(call)
-    here.replicates = False
-    return Succeeded({"proof": "demoted"})
-
-
 def documents(call: Call) -> Documents:
     return call.world.documents[call.text("host")]
+
+
+def stop_replicator(call: Call) -> Answer:
+    documents(call).replicates = False
+    return Succeeded({"proof": "demoted"})
 
 
 def check_replicator_stopped(call: Call) -> Finding:
@@ -136,25 +170,42 @@ def replicate_again(call: Call) -> Outcome:
     return Succeeded()
 
 
+def replicate_no_more(call: Call) -> Outcome:
+    documents(call).replicates = False
+    return Succeeded()
+
+
+def start_replicator(call: Call) -> Answer:
+    """Until both sites are equal; the other side must answer, too."""
+    source = call.text("source_host")
+    documents(call).replicates = True
+    if not call.world.answers(source):
+        return Failed(f"{source} does not answer", retryable=True)
+    return Succeeded()
+
+
 def publish(call: Call) -> Answer:
-    here = documents(call)
-    if call.number("epoch") < here.epoch or (
-        call.number("epoch") == here.epoch and here.run not in ("", call.run)
-    ):
-        return Failed(f"published at epoch {here.epoch} of run {here.run}")
-    if here.replicates:
-        call.world.blame("one-writer", f"{call.step.id} publishes while the replicator writes")
-    here.is_published, here.epoch, here.run = True, call.number("epoch"), call.run
+    """In a mode, under an epoch. Whoever takes new documents must be the only one who writes there."""
+    here, mode = documents(call), call.text("mode")
+    if told := refusal(here.claim, call):
+        return Failed(f"{call.text('host')}: {told}")
+    if here.replicates and call.step.role is Role.OPEN:
+        call.world.blame("one-writer", f"{call.step.id} publishes while a replicator writes there")
+    call.remember(here.mode)
+    here.mode, here.claim = mode, own_claim(call)
     return Succeeded()
 
 
 def check_published(call: Call) -> Finding:
     here = documents(call)
-    return found(here.is_published and (here.epoch, here.run) == (call.number("epoch"), call.run))
+    return found(here.mode == call.text("mode") and is_own(here.claim, call))
 
 
-def start_replicator(call: Call) -> Answer:
-    documents(call).replicates = True
+def publish_back(call: Call) -> Outcome:
+    here = documents(call)
+    if not is_own(here.claim, call):
+        return Failed("nothing of this run to undo")
+    here.mode = call.remembered() or ""
     return Succeeded()
 
 
@@ -162,11 +213,8 @@ def start_replicator(call: Call) -> Answer:
 
 
 def request(call: Call) -> Answer:
-    """A fence asks the power controller; anything else leaves its mark."""
+    """The power controller switches a host off; what counts is its read-back."""
     world = call.world
-    if call.step.role is not Role.FENCE:
-        world.deeds[call.step.id] = call.run
-        return Succeeded()
     if not world.controller_up:
         return Failed("the power controller does not answer", retryable=True)
     for host in call.step.fences:
@@ -176,34 +224,48 @@ def request(call: Call) -> Answer:
         for cluster in world.clusters.values():
             if host in cluster.servers:
                 cluster.servers[host].fence_ns = world.now_ns
-    return Succeeded({"proof": str(call.step.proves or "")})
+    return Succeeded(proof_of(call))
+
+
+def proof_of(call: Call) -> dict[str, Json]:
+    return {"proof": str(call.step.proves or "")}
 
 
 def check_request(call: Call) -> Finding:
     world = call.world
-    if call.step.role is not Role.FENCE:
-        return found(world.deeds.get(call.step.id) == call.run)
     if not world.controller_up:
         return Finding(FindingKind.CANNOT_TELL, "the power controller does not answer")
-    is_off = not any(world.machines[host].is_on for host in call.step.fences)
-    if is_off:
-        for host in call.step.fences:
-            world.machines[host].off_by_fence = True
-    return found(is_off, proof=str(call.step.proves or ""))
+    if any(world.machines[host].is_on for host in call.step.fences):
+        return NOT_DONE
+    for host in call.step.fences:
+        world.machines[host].off_by_fence = True
+    return Finding(FindingKind.DONE, "", proof_of(call))
 
 
 def command(call: Call) -> Answer:
-    call.world.deeds[call.step.id] = call.run
     return Succeeded()
 
 
-def check_command(call: Call) -> Finding:
-    return DONE if call.world.deeds.get(call.step.id) == call.run else NOT_DONE
+def cannot_tell(call: Call) -> Finding:
+    """No check is declared for this command."""
+    return Finding(FindingKind.CANNOT_TELL, "no check is declared")
 
 
 def asked_from_outside(call: Call) -> Answer:
-    """A service answers at the target if all databases of its group accept writes there."""
+    """A citizen's way: the name, the front door, the program and the database, all at the target."""
     world, plan = call.world, call.plan
+    for step in plan.steps.values():
+        if step.service != call.step.service:
+            continue
+        arguments, kind = step.action.arguments, step.action.kind
+        leads = True
+        if kind == "dns.update" and world.server_sites[str(arguments["server"])] == plan.target:
+            key = str(arguments["server"]), str(arguments["name"])
+            leads = world.names[key].points_to == plan.target
+        elif kind == "haproxy.route" and world.proxy_sites[str(arguments["proxy"])] == plan.target:
+            leads = world.routes[str(arguments["proxy"]), str(arguments["backend"])].here
+        if not leads:
+            return Failed(f"{step.id} does not lead there", retryable=True)
     for unit in plan.groups[call.step.group].units:
         cluster = world.clusters.get(unit)
         if cluster is not None:
@@ -213,22 +275,23 @@ def asked_from_outside(call: Call) -> Answer:
     return Succeeded()
 
 
+NO_RETURN = Undo.POINT_OF_NO_RETURN
 KINDS: Mapping[str, Kind] = {
-    "command.run": Kind(command, check_command, idempotent=False),
-    "continuity.epoch": Kind(lambda call: Succeeded(), always_done, undo=Undo.POINT_OF_NO_RETURN),
-    "dns.query-check": Kind(asked_from_outside, never_seen, mutates=False),
+    "command.run": Kind(command, cannot_tell, idempotent=False, undo=NO_RETURN),
+    "continuity.claims": Kind(read_claims, looked_again(read_claims), mutates=False),
+    "continuity.epoch": Kind(lambda call: Succeeded(), always_done, mutates=False),
     "dns.update": Kind(update_name, check_name, name_back, undo=Undo.UNDO),
-    "files.publish": Kind(publish, check_published, undo=Undo.POINT_OF_NO_RETURN),
+    "files.publish": Kind(publish, check_published, publish_back, undo=Undo.UNDO),
     "files.start-replicator": Kind(
-        start_replicator, lambda call: found(documents(call).replicates), undo=Undo.POINT_OF_NO_RETURN
+        start_replicator, lambda call: found(documents(call).replicates), replicate_no_more, undo=Undo.UNDO
     ),
     "files.stop-replicator": Kind(stop_replicator, check_replicator_stopped, replicate_again, undo=Undo.UNDO),
-    "files.verify": Kind(lambda call: Succeeded(), never_seen, mutates=False),
+    "files.verify": Kind(command, looked_again(command), mutates=False),
     "haproxy.route": Kind(route, check_route, route_back, undo=Undo.UNDO),
-    "http.check": Kind(asked_from_outside, never_seen, mutates=False, asks_hosts=False),
-    "http.request": Kind(request, check_request, undo=Undo.POINT_OF_NO_RETURN, asks_hosts=False),
-    "manual.confirm": Kind(lambda call: Succeeded(), never_seen, idempotent=False, asks_hosts=False),
-    "service.ready": Kind(ready, never_seen, mutates=False),
-    "service.start": Kind(start_unit, check_started, undo_start, undo=Undo.UNDO, milliseconds=30),
-    "service.stop": Kind(stop_unit, check_stopped, undo_stop, undo=Undo.UNDO, milliseconds=30),
+    "http.check": Kind(asked_from_outside, looked_again(asked_from_outside), mutates=False),
+    "http.request": Kind(request, check_request, idempotent=False, undo=NO_RETURN),
+    "manual.confirm": Kind(command, cannot_tell, idempotent=False, undo=NO_RETURN),
+    "service.ready": Kind(ready, looked_again(ready), mutates=False),
+    "service.start": Kind(start_unit, check_started, stop_unit, undo=Undo.UNDO, milliseconds=30),
+    "service.stop": Kind(stop_unit, check_stopped, start_unit, undo=Undo.UNDO, milliseconds=30),
 }

@@ -11,6 +11,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from orchestrator.sim.servers import Cluster, Server
 
@@ -32,33 +33,37 @@ class Machine:
     returned: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What stands beside everything that is switched: whose right it was switched under."""
+
+    epoch: int
+    site: str
+    run: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Routed:
     """What a proxy does with one backend; ``here`` = to its own site."""
 
     here: bool
-    epoch: int
-    run: str = ""
+    claim: Claim
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Record:
-    """A name's A value stands for a site; epoch, site and run are its TXT."""
+    """A name on one server: the site that its value stands for, and its claim."""
 
-    value: str
-    site: str
-    epoch: int
-    run: str = ""
+    points_to: str
+    claim: Claim
 
 
 @dataclass(slots=True)
 class Documents:
-    """The documents on one host and how they are published there."""
+    """The documents on one host: how they are shown there (``mode`` "" = not at all)."""
 
-    version: int = 1
-    is_published: bool = False
-    epoch: int = 0
-    run: str = ""
+    mode: str
+    claim: Claim
     replicates: bool = False  # a replicator writes here
 
 
@@ -93,11 +98,11 @@ class World:
     server_sites: dict[str, str] = field(default_factory=dict)
     names: dict[tuple[str, str], Record] = field(default_factory=dict)
     documents: dict[str, Documents] = field(default_factory=dict)
-    before: dict[str, object] = field(default_factory=dict)  # step → what it found, for its undo
-    deeds: dict[str, str] = field(default_factory=dict)  # step → run, of steps that leave no other trace
+    before: dict[tuple[str, str], Any] = field(default_factory=dict)  # (run, step) → for its undo
     declared: set[str] = field(default_factory=set)  # sites that people declared lost
     alive: dict[str, int] = field(default_factory=dict)  # step → attempts alive at the target
-    applied: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    executed: set[tuple[str, str]] = field(default_factory=set)  # (run, attempt) that was carried out
+    effects: set[tuple[str, str]] = field(default_factory=set)  # (run, step) that has taken effect
     broken: dict[str, str] = field(default_factory=dict)
     queue: list[tuple[int, int, Happening]] = field(default_factory=list)
     _count: int = 0
@@ -163,17 +168,32 @@ class World:
         machine = self.machines[host]
         return machine.is_on and not machine.is_hung and self.link_reaches(machine.site)
 
+    def has_returned(self, host: str) -> bool:
+        """Was it switched off by a fence and has it come back by itself since?"""
+        machine = self.machines[host]
+        return machine.off_by_fence and machine.returned
+
     def link_reaches(self, site: str) -> bool:
         return self.link_up or site != "home"
 
     def is_refused(self, host: str) -> bool:
         """Does a connection fail at once (machine gone), and not by waiting?"""
-        return not self.machines[host].is_on
+        return host in self.machines and not self.machines[host].is_on
 
-    def name_server_runs(self, name_server: str) -> bool:
+    def name_server_answers(self, name_server: str) -> bool:
         """A name server runs as long as any machine of its site does."""
         site = self.server_sites[name_server]
-        return any(m.is_on and not m.is_hung for m in self.machines.values() if m.site == site)
+        runs = any(m.is_on and not m.is_hung for m in self.machines.values() if m.site == site)
+        return runs and self.link_reaches(site)
+
+    def witness(self, kind: str, part: str, subject: str) -> tuple[str, str, bool, Claim]:
+        """(where, site, does it answer, its claim) of what carries a claim."""
+        if kind == "dns":
+            claim = self.names[part, subject].claim
+            return f"{subject} at {part}", self.server_sites[part], self.name_server_answers(part), claim
+        host = self.proxy_hosts[part] if kind == "haproxy" else part
+        claim = self.routes[part, subject].claim if kind == "haproxy" else self.documents[part].claim
+        return f"{subject} at {part}", self.site_of(host), self.answers(host), claim
 
     # --- databases ----------------------------------------------------------------------------
 

@@ -1,145 +1,35 @@
-"""Decides how the production loop meets the simulated world: a store that judges what is appended and
-can kill the driver at it, and a dispatcher over virtual time.
-
-It must never soften an order: what the engine would carry out is carried out.
+"""Decides how orders are carried out in a simulated night: over virtual time, with the faults that the
+seed has planned. Must never soften an order: what the engine asks for is done.
 """
 
 from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from orchestrator.core import events
 from orchestrator.core.effects import Cancel, Check, Effect, Execute, UndoStep, WakeAt
 from orchestrator.core.inputs import At, Checked, DriverInput, Ended, UndoEnded, Woke
-from orchestrator.core.log import Append, Recorded
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded, Unknown
-from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run
 from orchestrator.engine.clock import now
-from orchestrator.sim import postgresql, surroundings
 from orchestrator.sim.calls import Answer, Call, Kind, Later
 from orchestrator.sim.faults import Book, StepFault
+from orchestrator.sim.kinds import KINDS
+from orchestrator.sim.store import RUN, DriverKilled, JudgingStore
 from orchestrator.sim.world import MILLISECOND_NS, SECOND_NS, World
-from orchestrator.stores.memory import MemoryStore
 
-KINDS: Mapping[str, Kind] = {**postgresql.KINDS, **surroundings.KINDS}
 NO_ANSWER_MS = 1_000
+SILENT_MS_MAX = 30_000  # by then TCP itself has given the connection up
 LOOKS_MAX = 400
-
-
-class DriverKilled(BaseException):
-    """The driver's process ends here, as by SIGKILL."""
+LATE_MS = (1, 300, 3_000)
+HORIZON_NS = 3_600 * SECOND_NS
 
 
 class NothingGoesOn(BaseException):
     """The loop waits and nothing in the world will ever come back."""
-
-
-# --- the log ----------------------------------------------------------------------------------
-
-
-class JudgingStore(MemoryStore):
-    """The log in memory. Sees every commit, whoever made it, and tells the world what it says."""
-
-    def __init__(self, world: World, plan: Plan) -> None:
-        super().__init__()
-        self.world, self.plan = world, plan
-        self.started: set[tuple[str, str, int]] = set()
-        self.is_paused = False
-        self.listeners: list[Callable[[Sequence[Append]], None]] = []
-
-    def append(self, appends: Sequence[Append]) -> int:
-        seq = super().append(appends)
-        for append in appends:
-            for event in append.events:
-                self._committed(append.stream, event)
-        for listener in self.listeners:
-            listener(appends)
-        return seq
-
-    def _committed(self, stream: str, event: events.Event) -> None:
-        if self.world.trace is not None:
-            self.world.say(f"log {stream} {event.KIND} {_gist(event)}")
-        match event:
-            case events.StepStarted():
-                self.started.add((stream, event.step, event.attempt))
-                if self.is_paused:
-                    self.world.blame("paused-starts-nothing", f"{event.step} started in a paused run")
-            case events.RunPaused():
-                self.is_paused = True
-            case events.RunResumed() | events.AbortAsked():
-                self.is_paused = False
-            case events.SiteDeclaredLost():
-                self.world.declared.add(event.site)
-            case _:
-                return
-
-
-def _gist(event: events.Event) -> str:
-    names = (
-        "step",
-        "attempt",
-        "finding",
-        "message",
-        "retry_in_ms",
-        "causes",
-        "choices",
-        "by",
-        "outcome",
-        "milliseconds",
-    )
-    return " ".join(f"{n}={getattr(event, n)}" for n in names if hasattr(event, n))
-
-
-class DriversStore:
-    """The log as one driver's process has it: it can be killed right before or after a commit."""
-
-    def __init__(self, inner: JudgingStore, book: Book, plan: Plan) -> None:
-        self.inner, self._book, self._plan = inner, book, plan
-
-    def append(self, appends: Sequence[Append]) -> int:
-        steps = [e.step for a in appends for e in a.events if isinstance(getattr(e, "step", None), str)]
-        self._maybe_die(steps, StepFault.KILLED_BEFORE_COMMIT)
-        seq = self.inner.append(appends)
-        self._maybe_die(steps, StepFault.KILLED_AFTER_COMMIT)
-        return seq
-
-    def _maybe_die(self, steps: Iterable[str], fault: StepFault) -> None:
-        for step in steps:
-            if self._book.take_kill(step, self._plan.steps[step].action.kind, fault):
-                self.inner.world.say(f"driver {fault} of {step}")
-                raise DriverKilled(f"{fault} {step}")
-
-    def read(self, stream: str, after: int = 0) -> list[Recorded]:
-        return self.inner.read(stream, after)
-
-    def read_all(self, after_seq: int = 0) -> list[Recorded]:
-        return self.inner.read_all(after_seq)
-
-    def streams(self, prefix: str) -> list[str]:
-        return self.inner.streams(prefix)
-
-    def version(self) -> int:
-        return self.inner.version()
-
-    def put_plan(self, digest: str, body: str) -> None:
-        self.inner.put_plan(digest, body)
-
-    def get_plan(self, digest: str) -> str:
-        return self.inner.get_plan(digest)
-
-    def verify(self) -> list[str]:
-        return self.inner.verify()
-
-    def close(self) -> None:
-        """The log outlives this driver."""
-
-
-# --- the dispatcher ---------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -165,10 +55,10 @@ class SimulatedDispatcher:
     store: JudgingStore
     book: Book
     rng: random.Random
+    at_point: Callable[[str], None] = lambda name: None  # told after an effect, before its result
     is_dead: bool = False
     inbox: deque[DriverInput] = field(default_factory=deque)
     attempts: list[Attempt] = field(default_factory=list)
-    horizon_ns: int = 3_600 * SECOND_NS
     _wanted: set[Effect] = field(default_factory=set)
     _asked: set[Effect] = field(default_factory=set)
     _version: int = 0
@@ -203,38 +93,42 @@ class SimulatedDispatcher:
                 return self.inbox.popleft()
             if self.store.version() != self._version:
                 return None
-            if self.world.now_ns > self.horizon_ns or not self.world.step():
+            if self.world.now_ns > HORIZON_NS or not self.world.step():
                 raise NothingGoesOn
 
     def die(self) -> None:
         """The process ends. What it has sent lives on at the target; what it has not sent may not."""
         self.is_dead = True
         for attempt in self.attempts:
-            if attempt.is_alive and not attempt.is_sent and self.rng.random() < 0.5:
-                self._bury(attempt)
-            elif attempt.is_alive and attempt.is_sent:
+            if attempt.is_alive and (attempt.is_sent or self.rng.random() < 0.5):
                 self._bury(attempt)
 
     # --- executing ----------------------------------------------------------------------------
 
     def _execute(self, run: Run, order: Execute) -> None:
         world, step = self.world, run.plan.steps[order.step]
-        if ("run:" + run.id, order.step, order.attempt) not in self.store.started:
-            world.blame("intent-before-effect", f"{order.step} #{order.attempt} is not in the log")
-        if (run.id, f"{order.step}#{order.attempt}") in world.applied:
-            world.blame("one-execution-per-attempt", f"{order.step} #{order.attempt} was executed again")
-        world.applied[run.id, f"{order.step}#{order.attempt}"] = []
+        name = f"{order.step} #{order.attempt}"
+        if (RUN + run.id, order.step, order.attempt) not in self.store.started:
+            world.blame("intent-before-effect", f"{name} is not in the log")
+        if (run.id, name) in world.executed:
+            world.blame("one-execution-per-attempt", f"{name} was executed again")
+        world.executed.add((run.id, name))
         if world.alive.get(order.step, 0) and step.action.mutates:
-            world.blame("one-live-attempt", f"{order.step} #{order.attempt} while an earlier one lives")
+            world.blame("one-live-attempt", f"{name} while an earlier one lives")
         kind = KINDS[step.action.kind]
         fault = self.book.take(order.step, step.action.kind)
-        call = self._call(run, order.step, order.attempt, torn=fault is StepFault.TORN)
+        call = Call(world, run.plan, run.id, step, order.attempt, fault is StepFault.TORN)
         attempt = Attempt(order, call, kind, fault)
         self.attempts.append(attempt)
         world.alive[order.step] = world.alive.get(order.step, 0) + 1
-        world.say(f"execute {order.step} #{order.attempt} {fault or ''}")
-        takes_ns = self._duration_ns(kind)
-        late_ns = takes_ns + self.rng.choice((1, 300, 3_000)) * MILLISECOND_NS
+        if world.trace is not None:
+            world.say(f"execute {name} {fault or ''}")
+        self._plan_attempt(attempt, step.timeout_ms)
+
+    def _plan_attempt(self, attempt: Attempt, timeout_ms: int) -> None:
+        """When the target does it, and when (and what) this driver hears of it."""
+        world, fault = self.world, attempt.fault
+        takes_ns = self._duration_ns(attempt.kind)
         match fault:
             case StepFault.REFUSED | StepFault.FAILS:
                 attempt.answer = Failed(f"made to fail: {fault}", retryable=fault is StepFault.REFUSED)
@@ -242,11 +136,14 @@ class SimulatedDispatcher:
                 world.after(takes_ns, "", partial(self._end, attempt))
             case StepFault.TIMES_OUT:
                 attempt.is_dropped = attempt.is_sent = True
-                world.after(step.timeout_ms * MILLISECOND_NS, "", partial(self._lose, attempt))
+                silent_ms = min(timeout_ms, SILENT_MS_MAX)
+                world.after(silent_ms * MILLISECOND_NS, "", partial(self._lose, attempt))
             case StepFault.COMMITS_LATE:
+                late_ns = takes_ns + self.rng.choice(LATE_MS) * MILLISECOND_NS
                 world.after(takes_ns, "", partial(self._report, attempt, Unknown("connection lost")))
                 world.after(late_ns, "", partial(self._act_late, attempt))
             case StepFault.RESULT_LATE:
+                late_ns = takes_ns + self.rng.choice(LATE_MS) * MILLISECOND_NS
                 world.after(takes_ns // 2, "", partial(self._act, attempt))
                 world.after(takes_ns, "", partial(self._report, attempt, Unknown("no answer in time")))
                 world.after(late_ns, "", partial(self._end, attempt))
@@ -262,28 +159,26 @@ class SimulatedDispatcher:
         jitter = self.rng.choice((1, 1, 2, 3))
         return max(1, kind.milliseconds * jitter * self.world.slow) * MILLISECOND_NS
 
-    def _call(self, run: Run, step: str, attempt: int, *, torn: bool = False) -> Call:
-        record = run.plan.steps[step]
-        return Call(self.world, run.plan, run.id, record, attempt, torn)
-
     def _act(self, attempt: Attempt) -> None:
         """The moment at which the target does it, or cannot be asked to."""
         if attempt.is_dropped:
             return
         attempt.is_sent = True
         call, world = attempt.call, self.world
-        silent = [host for host in call.hosts() if not world.answers(host)]
+        silent = call.silent()
         if silent and attempt.kind.asks_hosts:
-            attempt.answer = Failed(f"{silent[0]} does not answer", retryable=True)
+            attempt.answer = Failed(f"{silent} does not answer", retryable=True)
             return
+        step, key = call.step, (call.run, call.step.id)
+        repeats = key in world.effects and not attempt.kind.idempotent
+        if repeats and attempt.kind.check(call).kind is not FindingKind.NOT_DONE:
+            world.blame("effect-once", f"{step.id} was done again although it had taken effect")
         attempt.answer = attempt.kind.act(call)
-        step = call.step
         if isinstance(attempt.answer, Succeeded | Later):
             world.say(f"effect of {step.id} #{attempt.order.attempt}")
-            deeds = world.applied.setdefault((call.run, step.id), [])
-            deeds.append(attempt.order.step)
-            if len(deeds) > 1 and not attempt.kind.idempotent:
-                world.blame("effect-once", f"{step.id} took effect {len(deeds)} times")
+            world.effects.add(key)
+            if not self.is_dead:
+                self.at_point(f"effect {step.id}")
         if attempt.fault is StepFault.DIES_AFTER_EFFECT and not self.is_dead:
             raise DriverKilled(f"after the effect of {step.id}")
 
@@ -301,16 +196,13 @@ class SimulatedDispatcher:
             world.after(answer.ns, "", partial(self._look, attempt))
             return
         self._bury(attempt)
-        hosts = call.hosts() if attempt.kind.asks_hosts else ()
-        is_cut_off = any(not world.answers(h) for h in hosts) and not isinstance(answer, Failed)
-        if is_cut_off:
+        silent = call.silent() if attempt.kind.asks_hosts else ""
+        if silent and not isinstance(answer, Failed):
             self._report(attempt, Unknown("connection lost"))
         elif answer is not None:
-            waited = isinstance(answer, Failed) and any(not world.is_refused(h) for h in hosts)
-            silent = waited and any(not world.answers(h) for h in hosts)
-            world.after(
-                NO_ANSWER_MS * MILLISECOND_NS if silent else 0, "", partial(self._report, attempt, answer)
-            )
+            waited = bool(silent) and not world.is_refused(silent)
+            wait_ns = NO_ANSWER_MS * MILLISECOND_NS if waited else 0
+            world.after(wait_ns, "", partial(self._report, attempt, answer))
 
     def _look(self, attempt: Attempt) -> None:
         """An execute that waits for what it has sent."""
@@ -319,7 +211,7 @@ class SimulatedDispatcher:
         if found.kind is FindingKind.DONE:
             self._bury(attempt)
             self._report(attempt, Succeeded(found.evidence))
-        elif attempt.looks < LOOKS_MAX and found.kind is FindingKind.RUNNING:
+        elif attempt.looks < LOOKS_MAX and found.kind is FindingKind.RUNNING and not self.is_dead:
             self.world.after(20 * MILLISECOND_NS, "", partial(self._look, attempt))
         else:
             self._bury(attempt)
@@ -342,11 +234,9 @@ class SimulatedDispatcher:
         self._tell(Ended(self._now(), order.step, order.attempt, outcome))
         if attempt.fault is StepFault.TOLD_TWICE and not self.is_dead:
             again_ns = self.rng.choice((1, 200, 900, 3_000)) * MILLISECOND_NS
-            self.world.after(
-                again_ns, f"{order.step} is told twice", partial(self._tell_again, order, outcome)
-            )
+            self.world.after(again_ns, f"{order.step} is told twice", partial(self._again, order, outcome))
 
-    def _tell_again(self, order: Execute, outcome: Outcome) -> None:
+    def _again(self, order: Execute, outcome: Outcome) -> None:
         self._tell(Ended(self._now(), order.step, order.attempt, outcome))
 
     def _cancel(self, order: Cancel) -> None:
@@ -362,49 +252,53 @@ class SimulatedDispatcher:
         if self.is_dead or order not in self._wanted:
             return
         found = self._finding(run, order)
-        self.world.say(f"check {order.step} #{order.attempt}/{order.number}: {found.kind} {found.reason}")
-        self.world.after(
-            MILLISECOND_NS,
-            "",
-            lambda: self._tell(Checked(self._now(), order.step, order.attempt, order.number, found)),
-        )
+        if self.world.trace is not None:
+            self.world.say(f"check {order.step} #{order.attempt}/{order.number}: {found.kind} {found.reason}")
+        self.world.after(MILLISECOND_NS, "", partial(self._checked, order, found))
+
+    def _checked(self, order: Check, found: Finding) -> None:
+        self._tell(Checked(self._now(), order.step, order.attempt, order.number, found))
 
     def _finding(self, run: Run, order: Check) -> Finding:
         if self.world.alive.get(order.step, 0):
             return Finding(FindingKind.RUNNING, "an attempt is alive")
-        call = self._call(run, order.step, order.attempt)
+        call = Call(self.world, run.plan, run.id, run.plan.steps[order.step], order.attempt)
         last = next((a for a in reversed(self.attempts) if a.order.step == order.step), None)
-        is_blind = last is not None and last.fault is StepFault.BLIND and not self.book.is_quiet
-        if is_blind and last is not None and last.looks < 2:
+        if last is not None and last.fault is StepFault.BLIND and last.looks < 2 and not self.book.is_quiet:
             last.looks += 1
             return Finding(FindingKind.CANNOT_TELL, "made blind")
         kind = KINDS[call.step.action.kind]
-        silent = [host for host in call.hosts() if not self.world.answers(host)]
+        silent = call.silent()
         if silent and kind.asks_hosts:
-            return Finding(FindingKind.CANNOT_TELL, f"{silent[0]} does not answer")
+            return Finding(FindingKind.CANNOT_TELL, f"{silent} does not answer")
         return kind.check(call)
 
     def _undo(self, run: Run, order: UndoStep) -> None:
-        step = run.plan.steps[order.step]
-        kind = KINDS[step.action.kind]
+        kind = KINDS[run.plan.steps[order.step].action.kind]
         self.world.say(f"undo {order.step} /{order.number}")
         self.world.after(self._duration_ns(kind), "", partial(self._undone, run, order, kind))
 
     def _undone(self, run: Run, order: UndoStep, kind: Kind) -> None:
-        call = self._call(run, order.step, run.step(order.step).attempt)
-        outcome: Outcome
         if self.is_dead and self.rng.random() < 0.5:
             return
-        silent = [host for host in call.hosts() if not self.world.answers(host)]
-        if self.book.take_undo(order.step, call.step.action.kind):
-            outcome = Failed("made to fail: undo")
-        elif silent and kind.asks_hosts:
-            outcome = Failed(f"{silent[0]} does not answer")
-        elif kind.take_back is None:
+        step = run.plan.steps[order.step]
+        call = Call(self.world, run.plan, run.id, step, run.step(order.step).attempt)
+        silent = call.silent() if kind.asks_hosts else ""
+        is_planned = not self.is_dead and self.book.take_undo(order.step, step.action.kind)
+        outcome: Outcome
+        if kind.take_back is None:
             outcome = Failed("has no undo")
             self.world.blame("undo-where-promised", f"{order.step} was told to undo and has none")
+        elif silent:
+            outcome = Failed(f"{silent} does not answer")
+        elif is_planned and self.rng.random() < 0.5:
+            outcome = Failed("made to fail: undo")
         else:
             outcome = kind.take_back(call)
+            if is_planned:
+                outcome = Unknown("no answer in time")
+            elif not self.is_dead:
+                self.at_point(f"undone {order.step}")
         self._tell(UndoEnded(self._now(), order.step, order.number, outcome))
 
     def _wake(self, order: WakeAt) -> None:
