@@ -240,6 +240,13 @@ def _promotion(side: _Side, needs: tuple[str, ...], *, with_loss: bool) -> list[
             "a rejoin reads the timeline from the control file, which a checkpoint writes",
             CHECKPOINT_MS, needs=("open",), gates=OPENS,
         ),
+        side.draft(
+            "aftercare", Stage.COMMIT, Role.ORDINARY, "postgresql.aftercare", side.target,
+            "look at what fails days later: archiver, slots, room for the log",
+            "a site that serves alone without a backup, or fills its disk, is lost next",
+            QUICK_MS, needs=("open",), gates=OPENS, best_effort=True,
+            archiver_absent=move.target in side.cluster.archiver_absent_at,
+        ),
     ]  # fmt: skip
 
 

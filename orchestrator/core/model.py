@@ -147,6 +147,7 @@ class Cluster:
     tls: Tls = field(default_factory=Tls)
     replicate_from: Mapping[SiteRef, ReplicationPath] = field(default_factory=dict)
     evidence_directory: Template = ""  # where a diverged history is kept before a rewind
+    archiver_absent_at: tuple[SiteRef, ...] = ()  # declared: nothing is archived there, so no backup
     limits: Limits = field(default_factory=Limits)
     durability: Literal["remote", "local"] = "remote"
     when_embassy_gone: Literal["hold", "degrade"] = "hold"

@@ -91,6 +91,11 @@ def room(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
     return {"used_bytes": total, "free_bytes": shutil.disk_usage(parent).free}
 
 
+def log_room(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
+    """{free_bytes} where the server of ``data_directory`` keeps its log."""
+    return {"free_bytes": shutil.disk_usage(os.path.realpath(f"{arguments['data_directory']}/pg_wal")).free}
+
+
 def _control(arguments: Mapping[str, Any]) -> str:
     try:
         done = subprocess.run(
@@ -293,8 +298,8 @@ def make_folder(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
 
 
 def signal_postmaster(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
-    """Send ``signal`` (INT | QUIT) to the living postmaster of ``data_directory``. {sent, pid}."""
-    number = {"INT": signal.SIGINT, "QUIT": signal.SIGQUIT}[str(arguments["signal"])]
+    """Send ``signal`` (HUP | INT | QUIT) to the living postmaster of ``data_directory``. {sent, pid}."""
+    number = {"HUP": signal.SIGHUP, "INT": signal.SIGINT, "QUIT": signal.SIGQUIT}[str(arguments["signal"])]
     found = _postmaster(str(arguments["data_directory"]))
     if found is None:
         return {"sent": False, "pid": 0}

@@ -114,6 +114,7 @@ def _cluster(lab: Lab) -> dict[str, Any]:
         "replicate-from": {
             site: {"address": lab.way_to(site), "port": layout.POSTGRES_PORT} for site in SITES
         },
+        "archiver-absent-at": list(SITES),
         "limits": {"lag": "10s", "backlog": "64MiB"},
         "durability": lab.durability,
         "when-embassy-gone": "hold",
