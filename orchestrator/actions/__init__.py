@@ -27,6 +27,7 @@ ACTIONS: Mapping[str, str] = {
     "postgresql.checkpoint": "orchestrator.actions.postgresql_freeze:Checkpoint",
     "postgresql.close": "orchestrator.actions.postgresql_close:Close",
     "postgresql.epoch": "orchestrator.actions.postgresql_promote:Epoch",
+    "postgresql.follow": "orchestrator.actions.postgresql_follow:Follow",
     "postgresql.freeze": "orchestrator.actions.postgresql_freeze:Freeze",
     "postgresql.inspect": "orchestrator.actions.postgresql_inspect:Inspect",
     "postgresql.measure": "orchestrator.actions.postgresql_verify:Measure",

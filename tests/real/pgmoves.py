@@ -1,0 +1,138 @@
+"""Moves of the two real servers that tests start from: a planned and an unplanned change of the primary.
+
+Made by hand, with nothing of what is tested: stop, promote, epoch row, checkpoint.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import Any
+
+import psycopg
+
+from orchestrator.drivers import supervisor
+from tests.action_context import GivenSecrets
+from tests.real.pgharness import DATABASES, PORT, SECRETS, Pair, until
+
+
+def hold(pair: Pair, site: str) -> None:
+    """The site's manager starts PostgreSQL only when it is told to."""
+    path = pair.folder / site / "s.conf"
+    text = path.read_text().replace("autostart=true", "autostart=false")
+    path.write_text(text.replace("autorestart=unexpected", "autorestart=false"))
+
+
+def stop(pair: Pair, site: str) -> None:
+    supervisor.stop(pair.manager(site), "postgresql", GivenSecrets(SECRETS), 20)
+    until(lambda: not pair.processes(site), "processes are left after a stop")
+
+
+def start_unit(pair: Pair, site: str) -> None:
+    supervisor.start(pair.manager(site), "postgresql", GivenSecrets(SECRETS), 20)
+
+
+def start(pair: Pair, site: str) -> None:
+    start_unit(pair, site)
+    pair.wait_ready(site)
+
+
+def refusal(pair: Pair, site: str) -> str:
+    """What the server at ``site`` says to somebody who wants a session, "" when it grants one."""
+    try:
+        pair.connect(site).close()
+    except psycopg.OperationalError as error:
+        return str(error)
+    return ""
+
+
+def replace_by_backup(pair: Pair, site: str, source: str, *more: str) -> None:
+    """A base backup of ``source`` stands where the stopped server's data stood, as a standby."""
+    shutil.rmtree(pair.data(site))
+    config = pair.config(site)
+    conninfo = (
+        f"host={pair.addresses[source]} port={PORT} user=replicator passfile={config}/pgpass"
+        f" sslmode=verify-full sslrootcert={config}/ca.pem"
+    )
+    tool = f"{pair.folder}/bin/pg_basebackup"
+    done = subprocess.run(
+        [tool, "-d", conninfo, "-D", str(pair.data(site)), "-c", "fast", "--no-sync", *more],
+        capture_output=True,
+        text=True,
+        cwd="/",
+    )
+    assert done.returncode == 0, done.stderr
+    (pair.data(site) / "standby.signal").touch(mode=0o600)
+
+
+def promote(pair: Pair, site: str, epoch: int = 2, *, checkpoint: bool = True) -> None:
+    """The server at ``site`` becomes the primary and its rows say so."""
+    pair.ask(site, "SELECT pg_promote(true)")
+    for database in DATABASES:
+        pair.ask(
+            site,
+            "UPDATE continuity.writer SET epoch = %s, site = %s, durability = 'local'",
+            epoch,
+            site,
+            database=database,
+        )
+    if checkpoint:
+        pair.ask(site, "CHECKPOINT")
+
+
+def switch_over(pair: Pair, old: str = "home", new: str = "embassy", epoch: int = 2) -> None:
+    """A planned change: the old primary is stopped cleanly and all of it has arrived."""
+    lsn = pair.ask(old, "SELECT pg_current_wal_insert_lsn()::text")
+    stop(pair, old)
+    (pair.data(old) / "standby.signal").touch(mode=0o600)
+    until(
+        lambda: pair.ask(new, f"SELECT pg_last_wal_replay_lsn() > '{lsn}'"), "the last record did not arrive"
+    )
+    promote(pair, new, epoch)
+
+
+def diverge(pair: Pair, rows: int = 50, *, checkpoint: bool = True) -> None:
+    """Home writes rows that never arrive, dies, and the embassy goes on. Home's manager is up again,
+    and holds its database back."""
+    pair.ask("embassy", "ALTER SYSTEM SET primary_conninfo = ''")
+    pair.ask("embassy", "SELECT pg_reload_conf()")
+    until(
+        lambda: not pair.ask("embassy", "SELECT count(*) FROM pg_stat_wal_receiver"),
+        "the embassy still follows",
+    )
+    pair.ask("home", f"INSERT INTO rows SELECT 'home-only-' || n, 'v' FROM generate_series(1, {rows}) AS n")
+    lose_home(pair)
+    pair.ask("embassy", "ALTER SYSTEM RESET primary_conninfo")
+    pair.ask("embassy", "SELECT pg_reload_conf()")
+    promote(pair, "embassy", checkpoint=checkpoint)
+    pair.ask("embassy", "INSERT INTO rows SELECT 'embassy-' || n, 'v' FROM generate_series(1, 50) AS n")
+
+
+def lose_home(pair: Pair) -> None:
+    pair.kill_site("home")
+    hold(pair, "home")
+    pair.start_site("home")
+    until(lambda: manager_answers(pair, "home"), "the manager did not come up")
+
+
+def manager_answers(pair: Pair, site: str) -> bool:
+    from orchestrator.errors import TransientError
+
+    try:
+        return pair.unit_state(site).name in ("stopped", "exited")
+    except TransientError:
+        return False
+
+
+def rows(pair: Pair, site: str, like: str = "%") -> set[str]:
+    with pair.connect(site) as session:
+        return {row[0] for row in session.execute("SELECT id FROM rows WHERE id LIKE %s", (like,))}
+
+
+def streaming(pair: Pair, primary: str, slot: str) -> Any:
+    return pair.ask(
+        primary,
+        "SELECT state FROM pg_stat_replication JOIN pg_replication_slots ON active_pid = pid"
+        " WHERE slot_name = %s",
+        slot,
+    )
