@@ -86,6 +86,8 @@ def claim(wanted: int | None = None) -> Claim:
 
     RefusedError names the port when a program that listens on every address stands in the way.
     """
+    if wanted is not None and not 1 <= wanted <= layout.NUMBER_MAX:
+        raise RefusedError(f"{wanted} is no lab's number", (f"--lab 1 … --lab {layout.NUMBER_MAX}",))
     taken = {lab.number for lab in labs()}
     numbers = [wanted] if wanted is not None else range(1, layout.NUMBER_MAX + 1)
     problem = ""
