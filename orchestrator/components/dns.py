@@ -75,8 +75,9 @@ class Dns:
     def _update(self, placed: Placed, site: str, record: Record) -> Draft:
         move, server = placed.move, self.servers[site]
         is_target = site == move.target
-        label, _, rest = record.name.partition(".")
-        key = f"update-{site}" if len(self.records) == 1 else f"update-{site}-{label}-{record.type.lower()}"
+        _, _, rest = record.name.partition(".")
+        name = f"{record.name.removesuffix('.')}-{record.type.lower()}"
+        key = f"update-{site}" if len(self.records) == 1 else f"update-{site}-{name}"
         value = self._value(placed, record)
         best = "" if is_target else "; best effort, owed until it is done"
         return Draft(

@@ -9,6 +9,7 @@ import enum
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -34,7 +35,8 @@ class TableCatalog:
         """The one instance of an action. InputError for a kind that does not exist."""
         if kind not in self._actions:
             if kind not in self._table:
-                raise InputError(f"no action {kind!r}; there are: {', '.join(sorted(self._table))}")
+                near = get_close_matches(kind, self._table, 3) or sorted(self._table)
+                raise InputError(f"no action {kind!r}; there are: {', '.join(near)}")
             module, _, name = self._table[kind].partition(":")
             self._actions[kind] = getattr(import_module(module), name)()
         return self._actions[kind]

@@ -24,6 +24,7 @@ from orchestrator.planning.edges import STAGE_ORDER, Entry, Table, gate_going_ho
 from orchestrator.planning.extra import claims_draft, fence_drafts, grant_draft
 from orchestrator.planning.flow import must_be_able_to_start
 from orchestrator.planning.order import topological
+from orchestrator.planning.parts import parts_of
 from orchestrator.planning.reach import must_need_nothing_there
 from orchestrator.planning.select import Asked, membership, select
 from orchestrator.ports import Catalog
@@ -83,7 +84,7 @@ def bind_moves(
     """The plan of moves that are already chosen, without its digest. InputError: a runbook is wrong."""
     placed = _placed(estate, runbooks, chosen)
     table, groups = _draft(estate, placed)
-    parts = Parts(estate.sites, estate.hosts, estate.clusters, estate.proxies, estate.name_servers)
+    parts = parts_of(estate)
     steps = _bind(table, placed, catalog, parts)
     move = next(iter(chosen.values()))
     policies = estate.policies

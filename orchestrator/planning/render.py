@@ -163,7 +163,7 @@ def _groups(plan: Plan) -> Iterator[str]:
         yield f"      {_epochs(plan, move)}"
         for unit, hosts in move.fence_hosts.items():
             if hosts:
-                yield f"      must be proven unable to write before {unit} is promoted: {', '.join(hosts)}"
+                yield f"      must be proven unable to write before {unit} changes hands: {', '.join(hosts)}"
 
 
 def _epochs(plan: Plan, move: GroupMove) -> str:
@@ -218,7 +218,8 @@ def _endpoints(plan: Plan) -> Iterator[str]:
 def _waves(plan: Plan, expected: Mapping[str, int | None]) -> Iterator[str]:
     found = waves(plan)
     yield from ("", f"ORDER: {len(found)} waves; the steps of a wave run side by side, and a step starts as")
-    yield "soon as all that it waits for is done, whatever else its wave still does"
+    yield "soon as all that it waits for is done, whatever else its wave still does. Nothing but preflight"
+    yield "starts before people have confirmed this plan."
     for number, wave in enumerate(found, start=1):
         many = _count(len(wave), "step") + (" in parallel" if len(wave) > 1 else "")
         yield from ("", f"── wave {number} of {len(found)}: {many} {RULE}"[: len(RULE)])
@@ -236,15 +237,19 @@ def _step_lines(plan: Plan, step: Step, expected_ms: int | None) -> Iterator[str
     if step.needs:
         yield f"      after: {', '.join(step.needs)}"
     for gate in step.gates:
-        yield f"      gate: {_gate(plan, step, gate)}"
+        if gate is not Gate.AUTHORISED:  # said once, above the waves
+            yield f"      gate: {_gate(plan, step, gate)}"
+    if step.action.touches:
+        yield f"      speaks to: {_touches(step.action.touches)}"
     yield f"      {_bounds(step, expected_ms)}"
-    for touch in step.action.touches:
-        yield f"      speaks to: {_touch(touch)}"
     yield from _undo(step)
 
 
-def _touch(touch: Touch) -> str:
-    return f"{touch.endpoint} ({touch.site or ANYWHERE})"
+def _touches(touches: Sequence[Touch]) -> str:
+    by_site: dict[str, list[str]] = {}
+    for touch in touches:
+        by_site.setdefault(touch.site or ANYWHERE, []).append(touch.endpoint)
+    return "; ".join(f"{', '.join(places)} ({site})" for site, places in by_site.items())
 
 
 def _gate(plan: Plan, step: Step, gate: Gate) -> str:
@@ -268,13 +273,14 @@ def _gate(plan: Plan, step: Step, gate: Gate) -> str:
 def _bounds(step: Step, expected_ms: int | None) -> str:
     tries = "1 try" if step.retry.attempts == 1 else f"at most {step.retry.attempts} tries"
     expected = UNKNOWN if expected_ms is None else duration_text(expected_ms)
-    return f"time-out {duration_text(step.timeout_ms)}, {tries}; expected: {expected}"
+    undo = "; nothing to undo" if step.action.undo is Undo.NONE_NEEDED else ""
+    return f"time-out {duration_text(step.timeout_ms)}, {tries}; expected: {expected}{undo}"
 
 
 def _undo(step: Step) -> Iterator[str]:
     match step.action.undo:
         case Undo.NONE_NEEDED:
-            yield "      undo: nothing to undo"
+            return
         case Undo.POINT_OF_NO_RETURN:
             yield "      !!!! POINT OF NO RETURN !!!!  it cannot be taken back"
         case Undo.UNDO:
