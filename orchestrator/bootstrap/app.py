@@ -89,14 +89,14 @@ class App:
         """Surroundings for work outside any run (adopting, listing what differs); ``params`` is None."""
         from orchestrator.bootstrap.operations import surroundings
         from orchestrator.core.model import Operation
-        from orchestrator.core.plan import Parts
+        from orchestrator.planning.parts import parts_of
         from orchestrator.ports import Context
 
         estate, around = self.loaded.estate, surroundings(self)
         try:
             yield Context(
                 params=None,
-                parts=Parts(estate.sites, estate.hosts, estate.clusters, estate.proxies, estate.name_servers),
+                parts=parts_of(estate),
                 operation=Operation.REPROTECT,
                 run=run,
                 step=step,
