@@ -4,11 +4,13 @@ is the fold of its events by construction; never decides what to emit.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from orchestrator.core import events
 from orchestrator.core.events import GroupEvent, RunEvent
 from orchestrator.core.fold import evolve
+from orchestrator.core.fold_steps import contradicted
 from orchestrator.core.inputs import At
 from orchestrator.core.plan import Role
 from orchestrator.core.run import Run, satisfied
@@ -87,9 +89,17 @@ def _step_met(before: Run, after: Run, step_id: str, at: At) -> list[GroupEvent]
         granted = group_granted(after, step.group)
         sides = after.index.protects_after if granted else after.index.protects_before
         steps = sides.get(step.group, ())
-        if steps and satisfied(after, steps) and not satisfied(before, steps):
+        if steps and _seen(after, steps) and not _seen(before, steps):
             return [events.GroupProtected(at, step.group, after.id)]
     return []
+
+
+def _seen(run: Run, steps: Iterable[str]) -> bool:
+    """Did every one of these steps take effect, as far as anyone looked? Skipped is not protected."""
+    return all(
+        state.state is StepState.SUCCEEDED or (state.state is StepState.MARKED and not contradicted(state))
+        for state in map(run.step, steps)
+    )
 
 
 def group_granted(run: Run, group: str) -> bool:
@@ -101,10 +111,9 @@ def group_granted(run: Run, group: str) -> bool:
 def _released(run: Run, event: events.RunFinished) -> list[GroupEvent]:
     out: list[GroupEvent] = []
     for name, move in run.plan.groups.items():
-        withdrawn = any(run.step(step).attempt > 0 for step in run.index.promotes.get(name, ()))
-        taken_back = withdrawn and not any(
-            run.step(step).state is StepState.SUCCEEDED for step in run.index.promotes[name]
-        )
+        promotes = [run.step(step) for step in run.index.promotes.get(name, ())]
+        withdrawn = any(state.attempt > 0 for state in promotes)
+        taken_back = withdrawn and not any(state.state is StepState.SUCCEEDED for state in promotes)
         if taken_back and not run.leave_closed:
             out.append(
                 events.GroupGranted(event.at, name, run.id, move.active, move.epoch_seen, "unprotected")

@@ -124,6 +124,7 @@ class StepResolved:
     people: bool = False  # nobody could tell and the step may not be repeated
     again_in_ms: int = 0  # still running: ask again then
     evidence: Mapping[str, Json] = field(default_factory=dict)
+    failed: bool = False  # not done, again and again: no further try without people
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +227,15 @@ class StaleResult:
     step: str
     attempt: int
     what: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A timer that the run had ordered is over; what follows from it stands in the same decision."""
+
+    KIND: ClassVar[str] = "timer.fired"
+    at: At
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +346,7 @@ RunEvent: TypeAlias = (
     | StepUndone
     | StepUndoFailed
     | StaleResult
+    | TimerFired
     | LossStated
     | GateAccepted
     | SiteDeclaredLost

@@ -7,22 +7,26 @@ way may open it) or Blocked (people must act; it names what would satisfy it).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from orchestrator.core.decision import group_granted
-from orchestrator.core.index import fence_covers
 from orchestrator.core.inputs import LOSS_UNKNOWN, At
-from orchestrator.core.plan import Gate, Step
+from orchestrator.core.loss import bound_text
+from orchestrator.core.model import Operation, ProofKind
+from orchestrator.core.plan import MANUAL, Gate, Role, Step
 from orchestrator.core.run import Run, StepRun
-from orchestrator.core.states import StepState
-from orchestrator.core.values import duration_text
+from orchestrator.core.states import SATISFIED, StepState
 
 MILLISECOND_NS = 1_000_000
+DECIDING_MS = 300_000
+"""How long people may take to type the limit that a blocked gate names, where the loss grows meanwhile."""
+
 IN_PROGRESS = frozenset(
     {StepState.PENDING, StepState.RUNNING, StepState.UNKNOWN, StepState.BACKOFF, StepState.MARKING}
 )
+ENDED_WITHOUT_PROOF = frozenset({StepState.FAILED, StepState.UNDECIDED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,9 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What is under way may still open the gate."""
+    """What is under way may still open the gate. ``what``: for people, should nothing be under way."""
+
+    what: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +62,33 @@ Answer: TypeAlias = Open | Renew | Wait | Blocked
 
 def authorised(run: Run, step: Step, at: At) -> Answer:
     """Nothing that changes anything starts before people confirmed the plan."""
-    return Open() if run.authorised else Wait()
+    return Open() if run.authorised else Wait("the confirmation")
+
+
+# --- fences -----------------------------------------------------------------------------------
 
 
 def fenced(run: Run, step: Step, at: At) -> Answer:
     """Every old member of the step's unit has a proof, young enough, that it cannot write."""
     renew: list[str] = []
-    waiting = blocked = False
+    waiting: list[str] = []
     missing: list[str] = []
-    for host in fence_hosts(run, step):
+    hosts = fence_hosts(run, step)
+    if not hosts and step.role is Role.PROMOTE:
+        return Blocked(
+            f"{step.unit}: this plan names no old member to fence, so nothing can prove that none writes",
+            (f"continuity abort {run.id} --reason TEXT",),
+        )
+    for host in hosts:
         answer, stale = _host_fenced(run, step.unit, host, at)
         if answer == "stale":
             renew.extend(stale)
         elif answer == "waiting":
-            waiting = True
+            waiting.append(host)
         elif answer == "missing":
-            blocked = True
             missing.append(host)
-    if blocked:
-        ended = (StepState.FAILED, StepState.UNDECIDED)
-        may_retry = any(run.step(fence).state in ended for fence in run.index.fences)
+    if missing:
+        may_retry = any(run.step(fence).state in ENDED_WITHOUT_PROOF for fence in run.index.fences)
         return Blocked(
             f"{step.unit}: no proof that {', '.join(missing)} cannot write",
             (
@@ -85,11 +98,12 @@ def fenced(run: Run, step: Step, at: At) -> Answer:
             ),
         )
     if waiting:
-        return Wait()
+        return Wait(f"a proof that {', '.join(waiting)} cannot write")
     return Renew(tuple(dict.fromkeys(renew)), "fence proof is void or too old") if renew else Open()
 
 
 def fence_hosts(run: Run, step: Step) -> tuple[str, ...]:
+    """The old side's members of a step's unit."""
     move = run.plan.groups.get(step.group)
     return move.fence_hosts.get(step.unit, ()) if move else ()
 
@@ -99,15 +113,12 @@ def _host_fenced(run: Run, unit: str, host: str, at: At) -> tuple[str, list[str]
         return "open", []
     stale: list[str] = []
     in_progress = False
-    for fence_id in run.index.fences:
-        fence = run.plan.steps[fence_id]
-        if not fence_covers(run.plan, fence, unit, host):
-            continue
-        state = run.step(fence_id)
+    for fence in run.index.covering[unit, host]:
+        state = run.step(fence)
         if state.state is StepState.SUCCEEDED:
             if is_fresh(run, state, at):
                 return "open", []
-            stale.append(fence_id)
+            stale.append(fence)
         elif state.state in IN_PROGRESS:
             in_progress = True
     if stale:
@@ -125,8 +136,8 @@ def is_fresh(run: Run, state: StepRun, at: At) -> bool:
 def budget_end_ns(run: Run) -> int | None:
     """When the fences' common budget ends, on the monotonic clock; None before any fence began.
 
-    It begins with the fences: those of a failback come long after the order."""
-    if run.fencing is None:
+    Only when home is lost is there one: a planned move waits for its fences as long as they take."""
+    if run.fencing is None or run.plan.operation is not Operation.FAILOVER:
         return None
     return run.fencing.mono_ns + run.plan.limits.fence_budget_ms * MILLISECOND_NS
 
@@ -136,76 +147,116 @@ def budget_over(run: Run, at: At) -> bool:
     return end is not None and at.mono_ns >= end
 
 
-def fenced_at_utc_ns(run: Run, unit: str, group: str) -> int | None:
-    """When the unit's old side surely stopped writing: the latest of its hosts' earliest proofs."""
-    latest = 0
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """Since when the old side surely does not write. ``grows``: a renewed proof will say a later time."""
+
+    since: At
+    grows: bool
+
+
+def proven_since(run: Run, unit: str, group: str) -> Proven | None:
+    """The latest of the hosts' earliest proofs; None while one of them has none."""
     move = run.plan.groups.get(group)
+    latest: Proven | None = None
     for host in move.fence_hosts.get(unit, ()) if move else ():
-        lost = run.lost_sites.get(run.plan.parts.hosts[host].site)
-        times = [lost.lost_at_ns] if lost else []
-        for fence_id in run.index.fences:
-            state = run.step(fence_id)
-            if state.proof_at and fence_covers(run.plan, run.plan.steps[fence_id], unit, host):
-                times.append(state.proof_at.utc_ns)
-        if not times:
+        proofs = list(_proofs(run, unit, host))
+        if not proofs:
             return None
-        latest = max(latest, min(times))
-    return latest or None
+        earliest = min(proofs, key=lambda proof: proof.since.utc_ns)
+        if latest is None or earliest.since.utc_ns > latest.since.utc_ns:
+            latest = earliest
+    return latest
+
+
+def _proofs(run: Run, unit: str, host: str) -> Iterator[Proven]:
+    lost = run.lost_sites.get(run.plan.parts.hosts[host].site)
+    if lost:
+        yield Proven(At(lost.lost_at_ns, lost.at.mono_ns), grows=False)
+    for fence in run.index.covering[unit, host]:
+        since = run.step(fence).proof_since
+        if since:
+            yield Proven(since, grows=run.plan.steps[fence].proves is not ProofKind.DEMOTED)
+
+
+def fences_ended(run: Run, step: Step, at: At) -> Answer:
+    """The old side is not brought back, and nothing is committed, while one of its fences may still act."""
+    late = [f for f in run.index.before_end.get(step.id, ()) if run.step(f).state in IN_PROGRESS]
+    return Wait(f"the end of {', '.join(late)}") if late else Open()
+
+
+# --- data -------------------------------------------------------------------------------------
 
 
 def verified(run: Run, step: Step, at: At) -> Answer:
     """The unit's data was checked just now, or people accepted by name what the check found."""
     stale = []
-    for verify_id in run.index.verifies.get(step.unit, ()):
-        state = run.step(verify_id)
-        if state.state is StepState.ACCEPTED:
-            continue
+    for verify in run.index.verifies.get(step.unit, ()):
+        state = run.step(verify)
+        by_people = run.plan.steps[verify].action.kind == MANUAL and state.state in SATISFIED
+        if state.state is StepState.ACCEPTED or by_people:
+            continue  # what people looked at does not age
         if state.state is not StepState.SUCCEEDED:
-            return Wait()
+            return Wait(f"{verify}")
         if not is_fresh(run, state, at):
-            stale.append(verify_id)
+            stale.append(verify)
     return Renew(tuple(stale), "data check is void or too old") if stale else Open()
 
 
 def loss_accepted(run: Run, step: Step, at: At) -> Answer:
     """The loss was measured after the fence, just now, and people accepted that much."""
-    fenced_ns = fenced_at_utc_ns(run, step.unit, step.group)
+    proven = proven_since(run, step.unit, step.group)
     stale = []
-    for loss_id in run.index.loss.get(step.unit, ()):
-        state = run.step(loss_id)
+    for loss in run.index.loss.get(step.unit, ()):
+        state = run.step(loss)
         if state.state is not StepState.SUCCEEDED:
-            return Wait()
-        before_fence = fenced_ns is None or (state.started is not None and state.started.utc_ns < fenced_ns)
-        if before_fence or not is_fresh(run, state, at):
-            stale.append(loss_id)
+            return Wait(f"{loss}")
+        started_ns = state.started.mono_ns if state.started else 0
+        too_early = proven is not None and started_ns < proven.since.mono_ns
+        if too_early or not is_fresh(run, state, at):
+            stale.append(loss)
     if stale:
         return Renew(tuple(stale), "the loss was measured too long ago, or before the fence")
     stated = run.losses.get(step.unit)
-    if stated is None or stated.milliseconds == 0:
-        return Open()
+    if stated is None:
+        return Wait("a stated loss")
     accepted = run.accepted_loss_ms
-    if accepted == LOSS_UNKNOWN:
+    if stated.milliseconds == 0 or accepted == LOSS_UNKNOWN:
         return Open()
     if stated.milliseconds is not None and accepted is not None and stated.milliseconds <= accepted:
         return Open()
-    shown = "unknown" if stated.milliseconds is None else duration_text(stated.milliseconds)
-    limit = "nothing is accepted" if accepted is None else f"accepted: {duration_text(accepted)}"
-    want = "unknown" if stated.milliseconds is None else shown
+    shown = "unknown" if stated.milliseconds is None else bound_text(stated.milliseconds)
+    limit = "nothing is accepted" if accepted is None else f"accepted: at most {bound_text(accepted)}"
     return Blocked(
         f"{step.unit}: stated loss {shown} ({stated.basis}); {limit}",
         (
-            f"continuity accept {run.id} loss --limit {want} --by NAME --reason TEXT",
+            f"continuity accept {run.id} loss --limit {enough(run)} --by NAME --reason TEXT",
             f"continuity abort {run.id} --reason TEXT",
         ),
     )
 
 
+def enough(run: Run) -> str:
+    """The limit that lets every unit pass, as people type it. Where a proof will be taken anew, right
+    before the promotion, the stated loss grows by the time that people take to decide."""
+    highest = 0
+    for unit, stated in run.losses.items():
+        if stated.milliseconds is None:
+            return "unknown"
+        group = next((run.plan.steps[s].group for s in run.index.loss.get(unit, ())), "")
+        proven = proven_since(run, unit, group)
+        highest = max(highest, stated.milliseconds + (DECIDING_MS if proven and proven.grows else 0))
+    return bound_text(highest)
+
+
 def granted(run: Run, step: Step, at: At) -> Answer:
     """Nothing opens to clients before the group's epoch is committed at the target."""
-    return Open() if group_granted(run, step.group) else Wait()
+    return Open() if group_granted(run, step.group) else Wait(f"the epoch of {step.group}")
 
 
-RULES: Mapping[Gate, Callable[[Run, Step, At], Answer]] = {
+Rule: TypeAlias = Callable[[Run, Step, At], Answer]
+
+RULES: Mapping[Gate, Rule] = {
     Gate.AUTHORISED: authorised,
     Gate.FENCED: fenced,
     Gate.VERIFIED: verified,
@@ -216,12 +267,36 @@ RULES: Mapping[Gate, Callable[[Run, Step, At], Answer]] = {
 
 
 def ask(run: Run, step: Step, at: At) -> Answer:
-    """The first rule that is not open, in the order of RULES; Open if all are."""
+    """The first rule that waits or is blocked, in the order of RULES. If none is, all the evidence that
+    must be taken again, together: taken one after the other the first would age while the last is taken.
+
+    Evidence that is void is taken again before people are asked; what has merely aged while they decide
+    is taken again once they have."""
+    if step.id in run.index.before_end:
+        answer = fences_ended(run, step, at)
+        if not isinstance(answer, Open):
+            return answer
     if not step.gates:
         return Open()
+    renew: dict[str, str] = {}
     for gate, rule in RULES.items():
-        if gate in step.gates:
-            answer = rule(run, step, at)
-            if not isinstance(answer, Open):
+        if gate not in step.gates:
+            continue
+        answer = rule(run, step, at)
+        match answer:
+            case Open():
+                continue
+            case Wait():
                 return answer
-    return Open()
+            case Renew():
+                renew.update(dict.fromkeys(answer.steps, answer.reason))
+            case Blocked():
+                void = {s: why for s, why in renew.items() if run.step(s).proof_at is None}
+                return _renew(void) if void else answer
+            case _:
+                assert_never(answer)
+    return _renew(renew) if renew else Open()
+
+
+def _renew(steps: Mapping[str, str]) -> Renew:
+    return Renew(tuple(steps), "; ".join(dict.fromkeys(steps.values())))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.model import ProofKind, Stage
-from orchestrator.core.plan import Plan, Role, Step
+from orchestrator.core.plan import Plan, Role, Step, Undo
 
 
 @dataclass(frozen=True, slots=True)
 class PlanIndex:
-    """``dependents``: step → steps that need it. ``unmet``: per unit, step → number of its needs."""
+    """``dependents``: step → steps that need it. ``unmet``: per unit, step → number of its needs.
+    ``decisive``: group → the steps after which it cannot be taken back (its promotions; its epoch
+    where nothing is promoted)."""
 
     units: Mapping[str, tuple[str, ...]]
     dependents: Mapping[str, tuple[str, ...]]
@@ -19,14 +21,27 @@ class PlanIndex:
     preflight: tuple[str, ...]
     preflight_set: frozenset[str]
     fences: tuple[str, ...]
+    covering: Mapping[tuple[str, str], tuple[str, ...]]  # (unit, old host) → fences that speak for it
+    before_end: Mapping[str, tuple[str, ...]]  # rejoin or commit step → fences that must have ended
     epochs: Mapping[str, tuple[str, ...]]  # group → its EPOCH steps
     promotes: Mapping[str, tuple[str, ...]]  # group → its PROMOTE steps
+    decisive: Mapping[str, tuple[str, ...]]
+    decisive_steps: tuple[str, ...]
     loss: Mapping[str, tuple[str, ...]]  # unit → its LOSS steps
     verifies: Mapping[str, tuple[str, ...]]  # unit → its VERIFY steps
+    proofs: tuple[str, ...]  # steps whose evidence ages: fences, data checks, measurements
     protects_before: Mapping[str, tuple[str, ...]]  # group → PROTECT steps before its epoch
     protects_after: Mapping[str, tuple[str, ...]]
     by_group: Mapping[str, tuple[str, ...]]
+    undoable: tuple[str, ...]  # steps with an undo, last first
+    undone_first: Mapping[str, tuple[str, ...]]  # step → steps whose undo comes before its own
     order: tuple[str, ...]
+
+
+PROOF_ROLES = frozenset({Role.FENCE, Role.LOSS, Role.VERIFY})
+"""Roles whose evidence ages and is voided by a pause, a resume or a crash."""
+
+_BEFORE_FENCE = frozenset({Stage.PREFLIGHT, Stage.AUTHORISE, Stage.FREEZE, Stage.DRAIN})
 
 
 def index_of(plan: Plan) -> PlanIndex:
@@ -34,13 +49,8 @@ def index_of(plan: Plan) -> PlanIndex:
     units: dict[str, list[str]] = {}
     dependents: dict[str, list[str]] = {step: [] for step in plan.steps}
     unmet: dict[str, dict[str, int]] = {}
-    preflight: list[str] = []
-    fences: list[str] = []
-    roles: dict[Role, dict[str, list[str]]] = {
-        role: {} for role in (Role.EPOCH, Role.PROMOTE, Role.LOSS, Role.VERIFY)
-    }
-    before: dict[str, list[str]] = {}
-    after: dict[str, list[str]] = {}
+    by_role: dict[Role, dict[str, list[str]]] = {role: {} for role in Role}
+    protects: dict[bool, dict[str, list[str]]] = {False: {}, True: {}}
     by_group: dict[str, list[str]] = {}
     past_epoch: dict[str, bool] = {}
     for step in plan.steps.values():
@@ -50,31 +60,37 @@ def index_of(plan: Plan) -> PlanIndex:
         for need in step.needs:
             dependents[need].append(step.id)
         past_epoch[step.id] = step.role is Role.EPOCH or any(past_epoch[n] for n in step.needs)
-        if step.stage is Stage.PREFLIGHT:
-            preflight.append(step.id)
-        if step.role is Role.FENCE:
-            fences.append(step.id)
-        elif step.role in (Role.EPOCH, Role.PROMOTE):
-            roles[step.role].setdefault(step.group, []).append(step.id)
-        elif step.role in (Role.LOSS, Role.VERIFY):
-            roles[step.role].setdefault(step.unit, []).append(step.id)
-        elif step.role is Role.PROTECT:
-            side = after if past_epoch[step.id] else before
-            side.setdefault(step.group, []).append(step.id)
+        by_unit = step.role in (Role.LOSS, Role.VERIFY)
+        by_role[step.role].setdefault(step.unit if by_unit else step.group, []).append(step.id)
+        if step.role is Role.PROTECT:
+            protects[past_epoch[step.id]].setdefault(step.group, []).append(step.id)
+    preflight = [step.id for step in plan.steps.values() if step.stage is Stage.PREFLIGHT]
+    promotes, epochs = _frozen(by_role[Role.PROMOTE]), _frozen(by_role[Role.EPOCH])
+    decisive = {name: promotes.get(name) or epochs.get(name, ()) for name in by_group}
+    fences = [step for step in plan.steps.values() if step.role is Role.FENCE]
+    covering = _covering(plan, fences)
+    of_group = _fences_of_groups(plan, fences, covering)
     return PlanIndex(
         units=_frozen(units),
         dependents=_frozen(dependents),
         unmet=unmet,
         preflight=tuple(preflight),
         preflight_set=frozenset(preflight),
-        fences=tuple(fences),
-        epochs=_frozen(roles[Role.EPOCH]),
-        promotes=_frozen(roles[Role.PROMOTE]),
-        loss=_frozen(roles[Role.LOSS]),
-        verifies=_frozen(roles[Role.VERIFY]),
-        protects_before=_frozen(before),
-        protects_after=_frozen(after),
+        fences=tuple(step.id for step in fences),
+        covering=covering,
+        before_end=_before_end(plan, of_group),
+        epochs=epochs,
+        promotes=promotes,
+        decisive=decisive,
+        decisive_steps=tuple(step for steps in decisive.values() for step in steps),
+        loss=_frozen(by_role[Role.LOSS]),
+        verifies=_frozen(by_role[Role.VERIFY]),
+        proofs=tuple(step.id for step in plan.steps.values() if step.role in PROOF_ROLES),
+        protects_before=_frozen(protects[False]),
+        protects_after=_frozen(protects[True]),
         by_group=_frozen(by_group),
+        undoable=tuple(s.id for s in reversed(list(plan.steps.values())) if s.action.undo is Undo.UNDO),
+        undone_first=_undone_first(plan, dependents, of_group),
         order=tuple(plan.steps),
     )
 
@@ -86,3 +102,85 @@ def _frozen(lists: Mapping[str, list[str]]) -> dict[str, tuple[str, ...]]:
 def fence_covers(plan: Plan, fence: Step, unit: str, host: str) -> bool:
     """Does this fence's proof speak for ``unit`` on ``host``? A demoted proof is the unit's own."""
     return host in fence.fences and (fence.proves is not ProofKind.DEMOTED or fence.unit == unit)
+
+
+def _covering(plan: Plan, fences: Iterable[Step]) -> dict[tuple[str, str], tuple[str, ...]]:
+    by_host: dict[str, list[Step]] = {}
+    for fence in fences:
+        for host in fence.fences:
+            by_host.setdefault(host, []).append(fence)
+    return {
+        (unit, host): tuple(f.id for f in by_host.get(host, ()) if fence_covers(plan, f, unit, host))
+        for move in plan.groups.values()
+        for unit, hosts in move.fence_hosts.items()
+        for host in hosts
+    }
+
+
+def _fences_of_groups(
+    plan: Plan, fences: Iterable[Step], covering: Mapping[tuple[str, str], tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """Group → its own fences and those of others that speak for its members."""
+    found: dict[str, dict[str, None]] = {name: {} for name in plan.groups}
+    for fence in fences:
+        found.setdefault(fence.group, {})[fence.id] = None
+    for name, move in plan.groups.items():
+        for unit, hosts in move.fence_hosts.items():
+            for host in hosts:
+                found[name].update(dict.fromkeys(covering[unit, host]))
+    return {name: tuple(steps) for name, steps in found.items()}
+
+
+def _before_end(plan: Plan, of_group: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Per step that rejoins the old side or commits: the group's fences, but those that come after it
+    (a failback first rejoins home and only then fences the embassy)."""
+    ends: dict[str, list[str]] = {}
+    past_end: dict[str, bool] = {}
+    for step in plan.steps.values():
+        past_end[step.id] = any(past_end[need] for need in step.needs)
+        if step.role is Role.REJOIN or step.stage is Stage.COMMIT:
+            ends.setdefault(step.group, []).append(step.id)
+            past_end[step.id] = True
+    found: dict[str, tuple[str, ...]] = {}
+    for group, mine in ends.items():
+        fences = of_group.get(group, ())
+        after = {fence: _ancestors(plan, fence) if past_end[fence] else _NONE for fence in fences}
+        for end in mine:
+            found[end] = tuple(fence for fence in fences if end not in after[fence])
+    return {end: wanted for end, wanted in found.items() if wanted}
+
+
+_NONE: frozenset[str] = frozenset()
+
+
+def _ancestors(plan: Plan, step: str) -> frozenset[str]:
+    seen: set[str] = set()
+    left = list(plan.steps[step].needs)
+    while left:
+        need = left.pop()
+        if need not in seen:
+            seen.add(need)
+            left.extend(plan.steps[need].needs)
+    return frozenset(seen)
+
+
+def _undone_first(
+    plan: Plan, dependents: Mapping[str, list[str]], of_group: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """An undo waits for the undo of what needs the step. What froze or drained the old side waits for
+    its fences too, and a database's own fence for those of its machine: nothing can be asked of a
+    server that is still stopped, or of a machine without power."""
+    found: dict[str, tuple[str, ...]] = {}
+    for step in plan.steps.values():
+        if step.action.undo is not Undo.UNDO:
+            continue
+        first = list(dependents[step.id])
+        for other in of_group.get(step.group, ()):
+            of_machine = plan.steps[other].proves is not ProofKind.DEMOTED
+            is_own = step.role is Role.FENCE and step.proves is ProofKind.DEMOTED
+            if step.stage in _BEFORE_FENCE or (is_own and of_machine and other != step.id):
+                first.append(other)
+        found[step.id] = tuple(
+            other for other in dict.fromkeys(first) if plan.steps[other].action.undo is Undo.UNDO
+        )
+    return found

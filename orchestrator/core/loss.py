@@ -3,6 +3,7 @@
 seconds = the fence proof's time - the commit time of the last transaction present abroad. A
 heartbeat row each second at home keeps an idle register from looking lost; without it, and without
 remote durability, the loss is unknown. Without a fence time it is unbounded while home may accept.
+Zero is said only where every acknowledged commit waited for the other site.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Mapping
 
 from orchestrator.core.events import LossStated
 from orchestrator.core.inputs import At
-from orchestrator.core.values import Json
+from orchestrator.core.values import Json, duration_text
 
 MILLISECOND_NS = 1_000_000
+CLOCKS_APART_MS = 1_000
+"""A last commit later than the proof by more than this cannot be explained by two clocks."""
 
 
 def lsn_number(text: str) -> int:
@@ -36,7 +39,11 @@ def state_loss(unit: str, evidence: Mapping[str, Json], fenced_utc_ns: int | Non
         return LossStated(at, unit, None, lost_bytes, None, "unbounded while home may accept writes")
     if not isinstance(last_commit, int) or evidence.get("heartbeat_ns") is None:
         return LossStated(at, unit, None, lost_bytes, None, "no heartbeat from home bounds an idle register")
-    milliseconds = max(0, -((last_commit - fenced_utc_ns) // MILLISECOND_NS))
+    milliseconds = -((last_commit - fenced_utc_ns) // MILLISECOND_NS)
+    if milliseconds < -CLOCKS_APART_MS:
+        basis = "what is here is newer than the moment at which the old side is said to have stopped"
+        return LossStated(at, unit, None, lost_bytes, None, basis)
+    milliseconds = max(1, milliseconds)
     rate = evidence.get("write_rate_rows_per_s")
     rows = -(-milliseconds * rate // 1000) if isinstance(rate, int) else None
     return LossStated(
@@ -49,3 +56,9 @@ def _bytes(evidence: Mapping[str, Json]) -> int | None:
     if not isinstance(home, str) or not isinstance(received, str):
         return None
     return max(0, lsn_number(home) - lsn_number(received))
+
+
+def bound_text(milliseconds: int) -> str:
+    """A loss as people read and type it: rounded up to what the text can say, never down."""
+    exact = milliseconds if milliseconds < 1_000 else -(-milliseconds // 1_000) * 1_000
+    return duration_text(exact)

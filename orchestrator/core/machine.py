@@ -18,11 +18,12 @@ from __future__ import annotations
 from typing import assert_never
 
 from orchestrator.core import events, guards, loss
+from orchestrator.core.abort import undo_what_may_be
 from orchestrator.core.decision import Decision, Draft
+from orchestrator.core.effects import WakeAt
 from orchestrator.core.inputs import (
     Abort,
     Accept,
-    At,
     Authorise,
     Checked,
     Confirm,
@@ -39,18 +40,20 @@ from orchestrator.core.inputs import (
     UndoEnded,
     Woke,
 )
-from orchestrator.core.model import Stage
+from orchestrator.core.orders import orders
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded, Unknown
-from orchestrator.core.plan import Role, Step
+from orchestrator.core.plan import MANUAL, Role, Step
 from orchestrator.core.run import Run, StepRun
-from orchestrator.core.settle import settle, undo_what_may_be
+from orchestrator.core.settle import candidates, may_run_now, settle
 from orchestrator.core.states import RunState, StepState
 from orchestrator.core.verbs import decide_verb
 
-MANUAL = "manual.confirm"
 CHECK_AGAIN_MS = 50
 CHECK_AGAIN_MS_MAX = 1_000
 CHECKS_WHILE_RUNNING_MAX = 600
+LOST_ANSWERS_MAX = 5
+"""A step whose answer is lost again and again, and which is found not done each time, is tried at least
+this often; then people are asked. Attempts that a crash ended do not count."""
 
 
 def advance(run: Run, given: Input) -> Decision:
@@ -64,8 +67,10 @@ def advance(run: Run, given: Input) -> Decision:
                 )
             )
             return draft.decision()
-        case Proceed() | Woke():
+        case Proceed():
             pass
+        case Woke():
+            _woke(draft, given)
         case Ended():
             _ended(draft, given)
         case Checked():
@@ -100,6 +105,13 @@ def advance(run: Run, given: Input) -> Decision:
 # --- results ----------------------------------------------------------------------------------
 
 
+def _woke(draft: Draft, given: Woke) -> None:
+    """A timer is told to the log if it is one that the run waits for; then it is not ordered again."""
+    ordered = {e.name: e.mono_ns for e in orders(draft.run) if isinstance(e, WakeAt)}
+    if ordered.get(given.name, given.at.mono_ns + 1) <= given.at.mono_ns:
+        draft.emit(events.TimerFired(given.at, given.name))
+
+
 def _is_current(draft: Draft, step: str, attempt: int, what: str, *states: StepState) -> bool:
     """A result counts only for the attempt and the state it belongs to; else it is recorded."""
     state = draft.run.step(step)
@@ -109,10 +121,14 @@ def _is_current(draft: Draft, step: str, attempt: int, what: str, *states: StepS
     return False
 
 
+OPEN_FOR_RESULTS = (StepState.RUNNING, StepState.UNKNOWN, StepState.UNDECIDED)
+"""The current attempt's own word settles a step, also where a check could not tell."""
+
+
 def _ended(draft: Draft, given: Ended) -> None:
     outcome = given.outcome
     what = type(outcome).__name__.lower()
-    if not _is_current(draft, given.step, given.attempt, what, StepState.RUNNING, StepState.UNKNOWN):
+    if not _is_current(draft, given.step, given.attempt, what, *OPEN_FOR_RESULTS):
         return
     step = draft.run.plan.steps[given.step]
     state = draft.run.step(given.step)
@@ -128,15 +144,16 @@ def _ended(draft: Draft, given: Ended) -> None:
         case Unknown() if state.state is StepState.RUNNING:
             draft.emit(events.StepUnknown(given.at, step.id, given.attempt, outcome.message))
         case Unknown():
-            pass  # it is unknown already: a check is on its way
+            pass  # that is known already: a check is on its way, or people are asked
         case _:
             assert_never(outcome)
 
 
 def _retry_delay_ms(run: Run, step: Step, state: StepRun, retryable: bool) -> int | None:
-    if not retryable or state.tries >= step.retry.attempts or run.state is RunState.ABORTING:
+    is_over = run.is_final or run.phase is RunState.ABORTING
+    if not retryable or state.tries >= step.retry.attempts or is_over:
         return None
-    return min(step.retry.delay_ms << (state.tries - 1), step.retry.delay_ms_max)
+    return min(step.retry.delay_ms << max(0, state.tries - 1), step.retry.delay_ms_max)
 
 
 def _checked(draft: Draft, given: Checked) -> None:
@@ -152,41 +169,43 @@ def _checked(draft: Draft, given: Checked) -> None:
         contradiction = finding.kind is not FindingKind.DONE
         draft.emit(events.StepMarked(given.at, step.id, finding.kind, finding.reason, contradiction))
         return
-    people, again_in_ms = False, 0
-    match finding.kind:
-        case FindingKind.DONE | FindingKind.NOT_DONE:
+    draft.emit(_resolved(draft.run, step, state, given))
+    if draft.run.step(step.id).state is StepState.SUCCEEDED:
+        _state_loss(draft, step)
+
+
+def _resolved(run: Run, step: Step, state: StepRun, given: Checked) -> events.StepResolved:
+    """One append says what was found and what becomes of the step, never two."""
+    kind, reason = given.finding.kind, given.finding.reason
+    people, failed, again_in_ms = False, False, 0
+    tries_max = max(step.retry.attempts, LOST_ANSWERS_MAX)
+    match kind:
+        case FindingKind.DONE:
             pass
+        case FindingKind.NOT_DONE:
+            failed = state.tries >= tries_max
         case FindingKind.RUNNING:
-            if given.number >= CHECKS_WHILE_RUNNING_MAX:
-                finding = type(finding)(FindingKind.CANNOT_TELL, f"still running: {finding.reason}")
-                people = True
+            people = given.number >= CHECKS_WHILE_RUNNING_MAX
             again_in_ms = min(CHECK_AGAIN_MS << min(given.number, 10), CHECK_AGAIN_MS_MAX)
         case FindingKind.CANNOT_TELL:
-            people = not step.action.idempotent or draft.run.state is RunState.ABORTING
+            is_over = run.phase is RunState.ABORTING or state.tries >= tries_max
+            people = not step.action.idempotent or is_over
         case _:
-            assert_never(finding.kind)
-    draft.emit(
-        events.StepResolved(
-            given.at,
-            step.id,
-            given.attempt,
-            given.number,
-            finding.kind,
-            finding.reason,
-            people,
-            again_in_ms,
-            finding.evidence,
-        )
-    )
-    if finding.kind is FindingKind.DONE:
-        _state_loss(draft, step)
+            assert_never(kind)
+    if kind is FindingKind.RUNNING and people:
+        kind, reason, again_in_ms = FindingKind.CANNOT_TELL, f"still running: {reason}", 0
+    return events.StepResolved(
+        given.at, step.id, given.attempt, given.number, kind, reason, people, again_in_ms,
+        given.finding.evidence, failed,
+    )  # fmt: skip
 
 
 def _state_loss(draft: Draft, step: Step) -> None:
     """A finished LOSS step states the loss in the same decision."""
     if step.role is Role.LOSS:
-        fenced = guards.fenced_at_utc_ns(draft.run, step.unit, step.group)
-        draft.emit(loss.state_loss(step.unit, draft.run.step(step.id).evidence, fenced, draft.at))
+        proven = guards.proven_since(draft.run, step.unit, step.group)
+        fenced_ns = proven.since.utc_ns if proven else None
+        draft.emit(loss.state_loss(step.unit, draft.run.step(step.id).evidence, fenced_ns, draft.at))
 
 
 def _undo_ended(draft: Draft, given: UndoEnded) -> None:
@@ -207,65 +226,63 @@ def _undo_ended(draft: Draft, given: UndoEnded) -> None:
 
 
 def start_what_may(draft: Draft) -> None:
-    """Start every step whose needs are met and whose gates are open, as far as the limit allows."""
+    """Start every step whose needs are met and whose gates are open, as far as the limit allows.
+
+    Fences go first and wait for no room: their budget runs."""
     if draft.run.state not in (RunState.PREFLIGHT, RunState.RUNNING):
         return
-    room = draft.run.plan.limits.parallel_steps - _busy_count(draft.run)
-    for name in sorted(draft.run.active):
-        for step_id in _candidates(draft.run, name, draft.at):
-            step = draft.run.plan.steps[step_id]
-            if not may_run_now(draft.run, step):
-                continue
-            answer = guards.ask(draft.run, step, draft.at)
-            if isinstance(answer, guards.Renew):
-                for stale in answer.steps:
-                    if draft.run.step(stale).state is StepState.SUCCEEDED:
-                        draft.emit(events.StepReopened(draft.at, stale, answer.reason))
-            elif isinstance(answer, guards.Open):
-                if room <= 0:
-                    return
-                room -= _start(draft, step)
-    _start_reopened(draft, room)
-
-
-def _start_reopened(draft: Draft, room: int) -> None:
-    """Evidence that was just reopened is taken again in the same decision."""
-    for event in tuple(draft.events):
+    plan = draft.run.plan
+    found = [s for name in sorted(draft.run.active) for s in candidates(draft.run.units[name], draft.at)]
+    fences = [s for s in found if plan.steps[s].role is Role.FENCE]
+    for step_id in fences:
+        _start_if_open(draft, plan.steps[step_id])
+    room = plan.limits.parallel_steps - _busy_count(draft.run)
+    for step_id in found:
+        if room <= 0:
+            return
+        if plan.steps[step_id].role is not Role.FENCE:
+            room -= _start_if_open(draft, plan.steps[step_id])
+    for event in tuple(draft.events):  # evidence that was just reopened is taken again at once
         if isinstance(event, events.StepReopened) and room > 0:
-            step = draft.run.plan.steps[event.step]
-            is_ready = event.step in draft.run.units[step.unit].ready
-            if is_ready and isinstance(guards.ask(draft.run, step, draft.at), guards.Open):
-                room -= _start(draft, step)
+            step = plan.steps[event.step]
+            if step.id in draft.run.units[step.unit].ready:
+                room -= _start_if_open(draft, step)
+
+
+def _start_if_open(draft: Draft, step: Step) -> int:
+    """Start a step, or reopen the evidence that its gates find too old. Returns how much room it takes."""
+    if not may_run_now(draft.run, step):
+        return 0
+    answer = guards.ask(draft.run, step, draft.at)
+    match answer:
+        case guards.Open():
+            return _start(draft, step)
+        case guards.Renew():
+            for stale in answer.steps:
+                if draft.run.step(stale).state is StepState.SUCCEEDED:
+                    draft.emit(events.StepReopened(draft.at, stale, answer.reason))
+            return 0
+        case guards.Wait() | guards.Blocked():
+            return 0
+        case _:
+            assert_never(answer)
 
 
 def _start(draft: Draft, step: Step) -> int:
-    state = draft.run.step(step.id)
+    attempt = draft.run.step(step.id).attempt + 1
     if step.action.kind == MANUAL:
-        draft.emit(events.StepWaiting(draft.at, step.id, state.attempt + 1))
+        draft.emit(events.StepWaiting(draft.at, step.id, attempt))
         return 0
-    draft.emit(events.StepStarted(draft.at, step.id, state.attempt + 1))
+    draft.emit(events.StepStarted(draft.at, step.id, attempt))
     return 1
 
 
-def _candidates(run: Run, unit: str, at: At) -> list[str]:
-    record = run.units[unit]
-    due = [
-        step
-        for step in record.busy
-        if record.steps[step].state is StepState.BACKOFF and record.steps[step].due_mono_ns <= at.mono_ns
-    ]
-    return [*record.ready, *due]
-
-
-def may_run_now(run: Run, step: Step) -> bool:
-    """Before people confirmed, only preflight runs."""
-    return run.authorised is not None or step.stage is Stage.PREFLIGHT
-
-
 def _busy_count(run: Run) -> int:
+    """Steps that take room: begun and not known to have ended."""
+    takes_room = (StepState.RUNNING, StepState.UNKNOWN)
     return sum(
         1
         for name in run.active
         for step in run.units[name].busy
-        if run.units[name].steps[step].state in (StepState.RUNNING, StepState.UNKNOWN)
+        if run.units[name].steps[step].state in takes_room
     )

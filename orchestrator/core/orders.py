@@ -11,28 +11,33 @@ FENCE_BUDGET_TIMER = "fence-budget"
 
 
 def orders(run: Run) -> list[Effect]:
-    """Every effect that a run in this state wants, in a fixed order. Equal orders are one order."""
+    """Every effect that a run in this state wants, in a fixed order. Equal orders are one order.
+
+    A timer that is over is not ordered again: its moment has passed in the log (``run.last``).
+    """
     if run.is_final:
         return []
     wanted: list[Effect] = []
-    fence_busy = False
-    fences = frozenset(run.index.fences)
+    is_aborting = run.state is RunState.ABORTING
+    may_start = run.state in (RunState.PREFLIGHT, RunState.RUNNING)
     for name in sorted(run.active):
         unit = run.units[name]
         for step in unit.busy:
             state = unit.steps[step]
-            if state.state is StepState.RUNNING:
-                wanted.append(Execute(step, state.attempt))
-                if run.state is RunState.ABORTING:
-                    wanted.append(Cancel(step, state.attempt))
-            elif state.state in (StepState.UNKNOWN, StepState.MARKING):
-                wanted.append(Check(step, state.attempt, state.number, state.due_mono_ns))
-            elif state.state is StepState.BACKOFF and run.state is not RunState.ABORTING:
-                wanted.append(WakeAt(f"retry {step}", state.due_mono_ns))
-            elif state.state is StepState.UNDOING:
-                wanted.append(UndoStep(step, state.number))
-            fence_busy = fence_busy or step in fences
+            match state.state:
+                case StepState.RUNNING:
+                    wanted.append(Execute(step, state.attempt))
+                    if is_aborting:
+                        wanted.append(Cancel(step, state.attempt))
+                case StepState.UNKNOWN | StepState.MARKING:
+                    wanted.append(Check(step, state.attempt, state.number, state.due_mono_ns))
+                case StepState.UNDOING:
+                    wanted.append(UndoStep(step, state.number))
+                case StepState.BACKOFF if may_start and state.due_mono_ns > run.last.mono_ns:
+                    wanted.append(WakeAt(f"retry {step}", state.due_mono_ns))
+                case _:
+                    pass  # waits for people, or for what is not a matter of time
     end = budget_end_ns(run)
-    if fence_busy and end is not None and run.state is RunState.RUNNING and end > run.last.mono_ns:
+    if run.fences_busy and end is not None and run.state is RunState.RUNNING and end > run.last.mono_ns:
         wanted.append(WakeAt(FENCE_BUDGET_TIMER, end))
     return wanted

@@ -42,6 +42,9 @@ CANNOT_BE_SKIPPED = frozenset(
 )
 """Steps that neither ``skip`` nor ``mark-done`` may satisfy (semantics 1.2)."""
 
+MANUAL = "manual.confirm"
+"""The kind of a step that only people can do: it is never executed, they confirm it."""
+
 
 class Gate(StrEnum):
     """A guard evaluated in the decision that starts a step (``core/guards.py``)."""

@@ -1,8 +1,8 @@
-"""Decides what a run is and how one event changes it (``evolve``); never decides what happens next.
+"""Decides what a run is, as a value, and the few questions that its steps' states answer; never how an
+event changes it (``fold``) nor what happens next (``machine``).
 
 Two levels, run → unit → steps, so that one event copies one unit and not 20,000 steps. Ready and
 busy steps are kept as they arise, because looking for them would cost a walk over every unit.
-Folding the events of a run's stream gives the run, on every machine and for ever.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.core.events import RunCreated
 from orchestrator.core.index import PlanIndex, index_of
 from orchestrator.core.inputs import At
-from orchestrator.core.plan import Plan
+from orchestrator.core.plan import Plan, Role, Step
 from orchestrator.core.states import FINAL_RUN_STATES, SATISFIED, RunState, StepState
 from orchestrator.core.values import Json
 
@@ -25,7 +25,8 @@ NEVER = 0
 class StepRun:
     """``attempt`` counts every start, ``tries`` those that the retry policy counts. ``since``: the
     moment of the last change. ``due_mono_ns``: when a retry or a further check is due.
-    ``proof_at``: when evidence was last taken; None = void, it must be taken again."""
+    ``proof_at``: when evidence was last taken; None = void, it must be taken again.
+    ``proof_since``: since when the proof holds without a break (looked at again, it still held)."""
 
     state: StepState = StepState.PENDING
     attempt: int = 0
@@ -36,6 +37,7 @@ class StepRun:
     due_mono_ns: int = 0
     wait_ms: int = 0
     proof_at: At | None = None
+    proof_since: At | None = None
     evidence: Mapping[str, Json] = field(default_factory=dict)
     message: str = ""
     reason: str = ""
@@ -64,7 +66,7 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A site that people declared lost."""
+    """A site that people declared lost. ``at``: when they said so; ``lost_at_ns``: when it was lost."""
 
     by: str
     reason: str
@@ -74,7 +76,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One execution of one plan. ``open``: steps not yet in an end state (0 = nothing left)."""
+    """One execution of one plan. ``unfinished``: steps that have not ended (0 = nothing left)."""
 
     id: str
     plan: Plan
@@ -91,13 +93,13 @@ class Run:
     accepted_loss_ms: int | None = None
     losses: Mapping[str, Loss] = field(default_factory=dict)
     lost_sites: Mapping[str, Lost] = field(default_factory=dict)
-    accepted_gates: frozenset[str] = frozenset()
     held_causes: tuple[str, ...] = ()
     held_steps: tuple[str, ...] = ()
     held_choices: tuple[str, ...] = ()
-    before_hold: RunState = RunState.PREFLIGHT
+    before_hold: RunState = RunState.PREFLIGHT  # what a held or paused run goes back to
     leave_closed: bool = False
     fencing: At | None = None  # when the fences that are busy now, or were last, began together
+    fences_busy: int = 0
     unfinished: int = 0
     preflight_left: int = 0
     debts: tuple[str, ...] = ()
@@ -106,6 +108,11 @@ class Run:
     @property
     def is_final(self) -> bool:
         return self.state in FINAL_RUN_STATES
+
+    @property
+    def phase(self) -> RunState:
+        """What the run is about: a held or paused run is still in the phase it will go back to."""
+        return self.before_hold if self.state in (RunState.HELD, RunState.PAUSED) else self.state
 
     def step(self, step: str) -> StepRun:
         """The state of one step. KeyError for a step that the plan does not have."""
@@ -154,6 +161,37 @@ def start(plan: Plan, created: RunCreated, index: PlanIndex | None = None) -> Ru
 _FRESH = StepRun()
 
 
+# --- questions --------------------------------------------------------------------------------
+
+
 def satisfied(run: Run, steps: Iterable[str]) -> bool:
     """Do all these steps count as met?"""
     return all(run.step(step).state in SATISFIED for step in steps)
+
+
+def counts_as_met(step: Step, state: StepState) -> bool:
+    """For the steps that need it: satisfied, or a best effort that has ended."""
+    return state in SATISFIED or (step.best_effort and state in (StepState.FAILED, StepState.UNDECIDED))
+
+
+def has_ended(step: Step, state: StepState) -> bool:
+    """Does the run wait for nothing more of this step? A fence may end without proof (3.7)."""
+    return (
+        counts_as_met(step, state)
+        or state is StepState.UNDONE
+        or (step.role is Role.FENCE and state in (StepState.FAILED, StepState.UNDECIDED))
+    )
+
+
+NOT_SENT = frozenset({StepState.PENDING, StepState.FAILED, StepState.BACKOFF})
+"""States of a promotion that was never sent, or surely was refused."""
+
+
+def promoted(run: Run) -> bool:
+    """Has any group's point of no return been passed, as far as anyone can tell?"""
+    return any(run.step(step).state not in NOT_SENT for step in run.index.decisive_steps)
+
+
+def all_promoted(run: Run) -> bool:
+    """Has every group's? Then nothing is left that an accepted loss could let pass."""
+    return all(run.step(step).state not in NOT_SENT for step in run.index.decisive_steps)

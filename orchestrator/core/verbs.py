@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import assert_never
 
 from orchestrator.core import events
+from orchestrator.core.abort import moved_groups
 from orchestrator.core.decision import Draft
 from orchestrator.core.fold import promoted
 from orchestrator.core.inputs import (
@@ -27,7 +28,6 @@ from orchestrator.core.inputs import (
     Verb,
 )
 from orchestrator.core.plan import CANNOT_BE_SKIPPED, Role, Step
-from orchestrator.core.settle import moved_groups
 from orchestrator.core.states import RunState, StepState
 from orchestrator.errors import RefusedError
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.core import events
+from orchestrator.core.fold_steps import trigger_of
 from orchestrator.core.plan import Plan
 from orchestrator.core.states import RunState, StepState
 from orchestrator.core.transitions import RUN_ROWS, RUN_TABLE, STEP_ROWS, STEP_TABLE, Row
@@ -82,7 +83,7 @@ def rows_of(plan: Plan, history: Sequence[events.RunEvent]) -> Counter[tuple[str
         match event:
             case events.DriverCameUp():
                 for step, state in steps.items():
-                    if state is StepState.RUNNING:
+                    if (state, event.KIND) in STEP_TABLE:
                         step_goes(step, event.KIND)
             case events.RunGoesOn() | events.RunResumed():
                 run_goes(f"{event.KIND}/{before_hold}")
@@ -91,25 +92,10 @@ def rows_of(plan: Plan, history: Sequence[events.RunEvent]) -> Counter[tuple[str
             case events.GateAccepted():
                 if event.gate in steps:
                     step_goes(event.gate, event.KIND)
-            case events.StaleResult() | events.LossStated() | events.SiteDeclaredLost():
+            case events.StaleResult() | events.TimerFired() | events.LossStated() | events.SiteDeclaredLost():
                 pass
             case _ if hasattr(event, "step"):
-                step_goes(event.step, _trigger(plan, event))
+                step_goes(event.step, trigger_of(plan.steps[event.step], event))
             case _:
                 run_goes(event.KIND)
     return found
-
-
-def _trigger(plan: Plan, event: events.RunEvent) -> str:
-    """A step event's row: its kind, with the variant that ``fold`` gives it."""
-    match event:
-        case events.StepFailed():
-            return f"{event.KIND}/{'final' if event.retry_in_ms is None else 'retry'}"
-        case events.StepResolved():
-            if event.finding in ("done", "running"):
-                return f"{event.KIND}/{event.finding}"
-            return f"{event.KIND}/{'people' if event.people else 'again'}"
-        case events.StepReopened():
-            return f"{event.KIND}/{'look' if plan.steps[event.step].action.mutates else 'again'}"
-        case _:
-            return event.KIND

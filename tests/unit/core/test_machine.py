@@ -189,7 +189,28 @@ def test_an_old_proof_is_looked_at_again_before_promotion() -> None:
         for step in story.executing():
             renewed.add(step)
             story.ok(step, **(LOCAL if step == "db/measure" else {}))
+    assert renewed == {"db/verify"}, "the fence has held all the time: the loss stands as measured"
+
+
+def test_a_proof_that_may_have_lapsed_in_between_counts_from_now_and_the_loss_is_measured_again() -> None:
+    story = ordered(60_000)
+    for step in ("site/power", "db/close", "db/verify"):
+        story.ok(step)
+    story.failed("db/stop")
+    story.now += 6
+    story.ok("db/measure", **LOCAL)
+    first = story.run.losses["db"].milliseconds
+    assert first is not None
+    story.found("site/power", FindingKind.DONE)
+    renewed = set()
+    while "db/promote" not in story.executing():
+        for step in story.executing():
+            renewed.add(step)
+            story.ok(step, **(LOCAL if step == "db/measure" else {}))
     assert renewed == {"db/verify", "db/measure"}
+    again = story.run.losses["db"].milliseconds
+    assert again is not None
+    assert again >= first + 6_000, "whoever had power in between may have written"
 
 
 def test_a_proof_that_no_longer_holds_is_taken_again() -> None:
@@ -416,6 +437,8 @@ def test_an_undo_that_fails_holds_and_may_be_tried_again() -> None:
     story.tell(UndoEnded(at(story.tick()), "db/stop", number, Failed("home is gone")))
     assert story.run.state is RunState.HELD
     story.tell(Retry(at(story.tick()), "ann", "db/stop"))
+    assert orders(story.run) == [], "a verb starts nothing: the driver does"
+    story.proceed()
     assert UndoStep("db/stop", story.run.step("db/stop").number) in orders(story.run)
     story.tell(UndoEnded(at(story.tick()), "db/stop", story.run.step("db/stop").number, Succeeded()))
     assert story.run.state is RunState.ABORTED

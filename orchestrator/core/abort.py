@@ -1,0 +1,197 @@
+"""Decides how an abort ends: what is undone, in which order, and when a run may end as aborted.
+
+Before any fence took effect that is as soon as nothing is unknown. After it the run is held until the
+old side is seen to write again, or people say that it may stay closed; it never ends silently without a
+writer. Groups that have moved stay where they are. Lifting a fence is refused while a promotion is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from orchestrator.core import events
+from orchestrator.core.decision import Draft
+from orchestrator.core.plan import MANUAL, Undo
+from orchestrator.core.run import NOT_SENT, Run, has_ended, satisfied
+from orchestrator.core.states import RunState, StepState
+from orchestrator.errors import RefusedError
+
+UNDOABLE = frozenset({StepState.SUCCEEDED, StepState.MARKED, StepState.UNDECIDED})
+IN_FLIGHT = frozenset({StepState.RUNNING, StepState.UNKNOWN, StepState.MARKING})
+TOOK_EFFECT = frozenset({StepState.SUCCEEDED, StepState.MARKED})
+
+
+@dataclass(frozen=True, slots=True)
+class Standstill:
+    """Why nothing can go on: one cause a line, the steps they speak of, the exact choices."""
+
+    causes: tuple[str, ...]
+    steps: tuple[str, ...]
+    choices: tuple[str, ...]
+
+
+def moved_groups(run: Run) -> tuple[str, ...]:
+    """Groups whose steps have all ended as planned: an abort leaves them where they are."""
+    return tuple(
+        name
+        for name in run.plan.groups
+        if all(has_ended(run.plan.steps[s], run.step(s).state) for s in run.index.by_group.get(name, ()))
+        and satisfied(run, run.index.epochs.get(name, ()))
+    )
+
+
+def refusal(run: Run) -> RefusedError | None:
+    """Why this run cannot be aborted now, if it cannot."""
+    moved: tuple[str, ...] | None = None
+    for group, steps in run.index.decisive.items():
+        for step in steps:
+            state = run.step(step).state
+            if state in NOT_SENT or state is StepState.UNDONE:
+                continue
+            if state in (StepState.RUNNING, StepState.UNKNOWN, StepState.UNDECIDED):
+                return RefusedError(
+                    f"abort: whether {step} happened is not known: lifting the fence now could leave two "
+                    "writers or none",
+                    (f"continuity resume {run.id}", f"continuity retry {run.id} {step}"),
+                )
+            moved = moved_groups(run) if moved is None else moved
+            if group not in moved:
+                return RefusedError(
+                    f"abort: {group} is promoted at {run.plan.target}: after promotion undo is a new plan",
+                    (f"continuity resume {run.id}", "continuity failback"),
+                )
+    return None
+
+
+# --- undoing ----------------------------------------------------------------------------------
+
+
+def undo_what_may_be(draft: Draft) -> None:
+    """In an aborting run: undo, in reverse order, what was done; only once nothing is in flight."""
+    run = draft.run
+    if run.state is RunState.ABORTING and not _busy(run, IN_FLIGHT):
+        for step in list(_may_be_undone(run)):
+            draft.emit(events.StepUndoStarted(draft.at, step, run.step(step).number + 1))
+
+
+def _may_be_undone(run: Run) -> Iterator[str]:
+    """Steps whose undo may begin now: nothing whose undo comes first is left."""
+    kept = frozenset(moved_groups(run))
+    for step in run.index.undoable:
+        done = run.step(step).state in UNDOABLE and run.plan.steps[step].group not in kept
+        if done and not any(_stands_in_the_way(run, o, kept) for o in run.index.undone_first[step]):
+            yield step
+
+
+def _stands_in_the_way(run: Run, step: str, kept: frozenset[str]) -> bool:
+    state = run.step(step).state
+    if state is StepState.UNDO_FAILED:
+        return not run.leave_closed
+    return state is StepState.UNDOING or (state in UNDOABLE and run.plan.steps[step].group not in kept)
+
+
+def _busy(run: Run, states: frozenset[StepState]) -> bool:
+    return any(run.units[n].steps[s].state in states for n in run.active for s in run.units[n].busy)
+
+
+# --- the end ----------------------------------------------------------------------------------
+
+
+def abort_standstill(run: Run) -> Standstill | None:
+    """None while something goes on by itself, or when the run may end; else why people must act."""
+    if run.leave_closed or _goes_on(run):
+        return None
+    found = [*_not_undone(run), *_undecided(run), *_closed(run)]
+    if not found:
+        return None
+    leave = f"continuity abort {run.id} --leave-closed --reason TEXT"
+    again = [f"continuity retry {run.id} {step}" for step, _, may_retry in found if may_retry]
+    return Standstill(
+        tuple(cause for _, cause, _ in found), tuple(step for step, _, _ in found if step), (*again, leave)
+    )
+
+
+def may_end(run: Run) -> bool:
+    """Is nothing left that an aborting run can do? (Whether people must act is ``abort_standstill``.)"""
+    return not _goes_on(run)
+
+
+def _goes_on(run: Run) -> bool:
+    return _busy(run, IN_FLIGHT | {StepState.UNDOING}) or any(True for _ in _may_be_undone(run))
+
+
+_Cause = tuple[str, str, bool]  # the step it speaks of, its text, may it be tried again?
+
+
+def _taken_back(run: Run) -> Iterator[str]:
+    """Steps of the groups that the abort takes back."""
+    kept = frozenset(moved_groups(run))
+    for group, steps in run.index.by_group.items():
+        if group not in kept:
+            yield from steps
+
+
+def _not_undone(run: Run) -> Iterator[_Cause]:
+    for step in _taken_back(run):
+        state = run.step(step)
+        if state.state is StepState.UNDO_FAILED:
+            yield step, f"{step} could not be undone: {state.message}", True
+
+
+def _undecided(run: Run) -> Iterator[_Cause]:
+    for step in _taken_back(run):
+        state, action = run.step(step), run.plan.steps[step].action
+        if state.state is StepState.UNDECIDED and action.mutates and action.undo is not Undo.UNDO:
+            yield step, f"{step}: nobody can tell whether it happened, and it has no undo", True
+
+
+def _closed(run: Run) -> Iterator[_Cause]:
+    """What stands against one site being proven to write, for each group that is taken back."""
+    kept = frozenset(moved_groups(run))
+    said: set[str] = set()
+    for name, move in run.plan.groups.items():
+        if name in kept:
+            continue
+        for unit, hosts in move.fence_hosts.items():
+            for host in hosts:
+                site = run.plan.parts.hosts[host].site
+                if site in run.lost_sites and site not in said:
+                    said.add(site)
+                    yield "", f"{site} was declared lost: nothing proves that it writes", False
+                for fence in run.index.covering[unit, host]:
+                    if fence not in said and _stays_fenced(run, fence, kept):
+                        said.add(fence)
+                        yield fence, f"{fence} stays in force: {host} is not proven to write", False
+            if _comes_back_mute(run, unit, hosts):
+                yield "", f"{unit} was started again at {move.active} but does not take writes", False
+
+
+def _stays_fenced(run: Run, fence: str, kept: frozenset[str]) -> bool:
+    step = run.plan.steps[fence]
+    in_force = run.step(fence).state in TOOK_EFFECT
+    return in_force and (step.action.undo is not Undo.UNDO or step.group in kept)
+
+
+def _comes_back_mute(run: Run, unit: str, hosts: tuple[str, ...]) -> bool:
+    """Were its fences undone, and none of its members was seen to write afterwards?"""
+    seen = [
+        run.step(fence).evidence.get("writes")
+        for host in hosts
+        for fence in run.index.covering[unit, host]
+        if run.step(fence).state is StepState.UNDONE and "writes" in run.step(fence).evidence
+    ]
+    return bool(seen) and not any(seen)
+
+
+def left_as_it_is(run: Run) -> tuple[str, ...]:
+    """Steps of an aborted run whose effect was not, or cannot be, taken back: named in its record."""
+    found = []
+    for step in _taken_back(run):
+        state, action = run.step(step).state, run.plan.steps[step].action
+        has_no_undo = action.undo is Undo.POINT_OF_NO_RETURN and action.kind != MANUAL
+        if state is StepState.UNDO_FAILED or (
+            action.mutates and (state is StepState.UNDECIDED or (state in TOOK_EFFECT and has_no_undo))
+        ):
+            found.append(step)
+    return tuple(found)
