@@ -208,9 +208,14 @@ def open_run(journal: Journal, name: str | None) -> str:
     return runs[-1]
 
 
-def strictest_rpo_ms(plan: Plan, services: Sequence[str] = ()) -> int:
-    """What ``--yes`` may accept at most: the smallest RPO of the plan's services, 0 without any."""
-    return min((facts.rpo_ms for facts in plan.services.values()), default=0)
+def strictest_rpo_ms(plan: Plan) -> int:
+    """What ``--yes`` may accept at most: the smallest RPO of the services that can lose anything, 0 without any.
+
+    A service whose group holds no state loses nothing, so its objective bounds nobody else's loss.
+    """
+    return min(
+        (facts.rpo_ms for facts in plan.services.values() if plan.groups[facts.group].units), default=0
+    )
 
 
 def waits_for_confirmation(run: Run) -> bool:
