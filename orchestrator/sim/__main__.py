@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from orchestrator.sim.estate import SETTINGS
 from orchestrator.sim.harness import Verdict, simulate
-from orchestrator.sim.suite import Total, play_all
+from orchestrator.sim.suite import Total, play, play_all
 
 SCHEMA = 1
 
@@ -20,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.seed is not None:
         return _one(given)
     first, _, last = given.seeds.partition("..")
-    total = play_all(range(int(first), int(last or first) + 1), given.processes)
+    seeds = range(int(first), int(last or first) + 1)
+    total = play(seeds, is_first_enough=True) if given.first else play_all(seeds, given.processes)
     missing = total.missing() if given.cover else []
     if given.output == "json":
         _say(json.dumps(_total_json(total), sort_keys=True))
@@ -41,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cover", action="store_true", help="with --seeds: fail unless everything was reached"
     )
+    parser.add_argument("--first", action="store_true", help="with --seeds: stop at the first that fails")
     parser.add_argument("--processes", type=int, default=0)
     parser.add_argument("--output", choices=("text", "json"), default="text")
     return parser
@@ -77,6 +79,7 @@ def _total_json(total: Total) -> dict[str, object]:
     return {
         "schema": SCHEMA,
         "seeds": total.seeds,
+        "heads": total.heads,
         "events": total.events,
         "drivers": total.drivers,
         "outcomes": dict(total.outcomes),

@@ -223,12 +223,16 @@ def again(setting: str, states: Mapping[str, GroupState]) -> Plan:
 
     RefusedError if neither can be planned."""
     operation = SETTINGS[setting].operation
+    target = None if operation is Operation.FAILBACK else plan_of(setting).target
     try:
-        return _compiled(operation, states)
-    except RefusedError:
-        return _compiled(Operation.REPROTECT, states)
+        return _compiled(operation, states, target)
+    except RefusedError as refused:
+        try:
+            return _compiled(Operation.REPROTECT, states)
+        except RefusedError as again:
+            raise RefusedError(f"{refused}; {again}") from again
 
 
-def _compiled(operation: Operation, states: Mapping[str, GroupState]) -> Plan:
+def _compiled(operation: Operation, states: Mapping[str, GroupState], target: str | None = None) -> Plan:
     where, books = _books()
-    return compile_plan(where, books, operation, states=states, catalog=catalog()).plan
+    return compile_plan(where, books, operation, target=target, states=states, catalog=catalog()).plan

@@ -261,7 +261,7 @@ def _begin_again(what: Night) -> None:
     try:
         run = what.once_more()
     except RefusedError as refused:
-        what.world.blame("can-be-begun-again", str(refused))
+        what.world.blame("can-be-begun-again", f"{what.setting}: {refused}")
         return
     if run is None:
         return

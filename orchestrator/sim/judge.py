@@ -78,10 +78,16 @@ def _judge_taken_back(world: World, run: Run, move: GroupMove) -> None:
             world.blame("aborted-means-one-writer", f"{holder.host} was left unable to write by this run")
     for host, here in _documents(world, run, move):
         is_active = world.site_of(host) == move.active
-        if moves(run) and (here.mode == "full") != is_active:
+        if moves(run) and (here.mode == "full") != is_active and not _has_moved(run, move):
             world.blame(
                 "aborted-means-one-writer", f"the documents on {host} were left {here.mode or 'unseen'}"
             )
+
+
+def _has_moved(run: Run, move: GroupMove) -> bool:
+    """Did all of this group end as planned, so that the abort of others leaves it there?"""
+    epochs = run.index.epochs.get(move.name, ())
+    return bool(epochs) and all(run.step(step).state is StepState.SUCCEEDED for step in epochs)
 
 
 def _is_kept_from_writing(world: World, server: Server) -> bool:
@@ -201,7 +207,11 @@ def _judge_losses(world: World, run: Run) -> None:
 
 def _judge_loss(world: World, run: Run, cluster: Cluster, promotion: Promotion) -> None:
     """Rows that clients were told of and that are gone, against what the run stated. What a site that
-    people declared lost went on to acknowledge is diverged, not lost."""
+    people declared lost went on to acknowledge is diverged, not lost; what people accepted by name of a
+    data check that failed (a planned move whose old side died) is their word."""
+    verifies = run.index.verifies.get(cluster.name, ())
+    if any(run.step(step).state is StepState.ACCEPTED for step in verifies):
+        return
     limit_ns = min((lost.lost_at_ns - UTC_START_NS for lost in run.lost_sites.values()), default=None)
     lost = [
         row

@@ -95,7 +95,10 @@ class People:
         if not choices:
             self.world.blame("held-says-why", f"run {run.id} is held without a choice")
             return
-        if self.turns > QUIET_AFTER_TURNS + 10:
+        takes_back = [c for c in choices if " abort " in c]
+        if self.book.abort_after and takes_back and not self.book.is_quiet:
+            chosen = takes_back[-1]
+        elif self.turns > QUIET_AFTER_TURNS + 10:
             chosen = choices[self.turns % len(choices)]
         else:
             wanted = [c for c in choices if self.aborts or " abort " not in c]

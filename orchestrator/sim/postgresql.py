@@ -19,6 +19,7 @@ from orchestrator.sim.calls import (
     Kind,
     Later,
     found,
+    looked_again,
     never_seen,
 )
 from orchestrator.sim.servers import Server, set_writer
@@ -298,6 +299,11 @@ def check_protect(call: Call) -> Finding:
     return found(follows and server.is_primary and server.writer() == wanted)
 
 
+def aftercare(call: Call) -> Answer:
+    """Nothing is amiss at the new primary but that it must run to be asked."""
+    return Succeeded() if call.server().is_up else Failed("not running", retryable=True)
+
+
 def canary(call: Call) -> Answer:
     """A write through the service's own path must go in."""
     if call.cluster().accepts(call.world, call.server()):
@@ -327,6 +333,7 @@ KINDS: Mapping[str, Kind] = {
     "postgresql.rejoin": Kind(rejoin, check_follows, undo=_NO_RETURN, milliseconds=900),
     "postgresql.follow": Kind(follow, check_follows, undo=_NO_RETURN, milliseconds=60),
     "postgresql.protect": Kind(protect, check_protect, undo=_NO_RETURN, milliseconds=20),
+    "postgresql.aftercare": Kind(aftercare, looked_again(aftercare), mutates=False),
     "postgresql.canary": Kind(canary, never_seen),
     "postgresql.refuses": Kind(refuses, never_seen, mutates=False),
 }

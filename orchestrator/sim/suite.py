@@ -4,6 +4,7 @@ seed depend on another.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ class Total:
     """What a range of seeds came to. ``failed``: every seed with a broken invariant."""
 
     seeds: int = 0
+    heads: str = ""  # digest over the heads of all logs, in the order of the seeds
     events: int = 0
     drivers: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -31,6 +33,7 @@ class Total:
 
     def add(self, other: Total) -> None:
         self.seeds += other.seeds
+        self.heads = hashlib.sha256(f"{self.heads}{other.heads}".encode()).hexdigest()
         self.events += other.events
         self.drivers += other.drivers
         self.outcomes.update(other.outcomes)
@@ -58,18 +61,22 @@ def used_kinds() -> set[str]:
     return {step.action.kind for name in SETTINGS for step in plan_of(name).steps.values()}
 
 
-def play(seeds: Sequence[int]) -> Total:
-    """Some seeds, one after the other, in this process."""
+def play(seeds: Sequence[int], *, is_first_enough: bool = False) -> Total:
+    """Some seeds, one after the other, in this process; up to the first that breaks an invariant, if
+    that is enough."""
     total = Total()
     for seed in seeds:
         verdict = simulate(seed)
         total.seeds += 1
+        total.heads += verdict.head
         total.events += verdict.events
         total.drivers += verdict.drivers
         total.outcomes[f"{verdict.setting} {verdict.outcome}"] += 1
         total.reached.add(verdict.reached)
         if verdict.broken:
             total.failed.append(verdict)
+            if is_first_enough:
+                break
     return total
 
 

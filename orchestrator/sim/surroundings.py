@@ -219,11 +219,7 @@ def request(call: Call) -> Answer:
         return Failed("the power controller does not answer", retryable=True)
     for host in call.step.fences:
         world.crash(host)
-        machine = world.machines[host]
-        machine.off_by_fence, machine.returned = True, False
-        for cluster in world.clusters.values():
-            if host in cluster.servers:
-                cluster.servers[host].fence_ns = world.now_ns
+        world.prove_off(host)
     return Succeeded(proof_of(call))
 
 
@@ -238,7 +234,7 @@ def check_request(call: Call) -> Finding:
     if any(world.machines[host].is_on for host in call.step.fences):
         return NOT_DONE
     for host in call.step.fences:
-        world.machines[host].off_by_fence = True
+        world.prove_off(host)
     return Finding(FindingKind.DONE, "", proof_of(call))
 
 

@@ -217,6 +217,14 @@ class World:
             if key[0] == host:
                 self.units[key] = False
 
+    def prove_off(self, host: str) -> None:
+        """The power controller has said that this machine is off."""
+        machine = self.machines[host]
+        machine.off_by_fence, machine.returned = True, False
+        for cluster in self.clusters.values():
+            if host in cluster.servers:
+                cluster.servers[host].fence_ns = self.now_ns
+
     def power_on(self, host: str) -> None:
         """The machine starts again, unaided, with all that starts by itself there."""
         machine = self.machines[host]
