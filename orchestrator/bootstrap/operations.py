@@ -132,7 +132,7 @@ class Driver:
 
 @contextmanager
 def driving(app: App, tracked: Tracked) -> Iterator[Driver]:
-    """Become the driver of a run: take its lock, append ``driver.started``, warm what is needed."""
+    """Become the driver of a run: take its lock, append ``driver.started``; before the order, warm what is needed."""
     _must_be_runnable(app, tracked.run.plan)
     folder = app.settings.log_folder
     lock.acquire(folder, tracked.run.id)
@@ -145,7 +145,8 @@ def driving(app: App, tracked: Tracked) -> Iterator[Driver]:
             tracked,
             DriverStarted(now(app.clock), incarnation, os.getpid(), boot_id(), machine(), __version__),
         )
-        dispatcher.warm(tracked.run)
+        if tracked.run.authorised is None:  # a successor opens what it needs when it needs it
+            dispatcher.warm(tracked.run)
         yield Driver(app, tracked, dispatcher)
     finally:
         lock.release(folder, tracked.run.id)
