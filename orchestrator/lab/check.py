@@ -3,7 +3,8 @@
 It imports nothing of the project and shares no code or connection with it; it reads the ledgers that the load
 wrote and the rows themselves, value by value, from the server it is pointed at. Only its word makes
 ``verified`` true. Run as a program by path: ``check.py CONFIG.json``. CONFIG:
-{"ledgers": [PATH…], "survivor": CONNINFO, "other": CONNINFO | null, "databases": {TABLE: DATABASE}}.
+{"ledgers": [PATH…], "survivor": CONNINFO, "other": CONNINFO | null, "databases": {TABLE: DATABASE},
+"lost_max": how many rows may be lost (0 unless a loss was stated before the promotion)}.
 
     lost        acknowledged, absent from the survivor
     changed     acknowledged, another value (or another site or epoch than acknowledged) there
@@ -99,8 +100,9 @@ def read_rows(conninfo: str, databases: dict[str, str], runs: set[str]) -> dict[
     return found
 
 
-def judge(ledger: Ledger, rows: dict[tuple[str, str], list[Row]]) -> dict[str, Any]:
-    """Compare value by value. ``verified`` only when nothing is lost, changed, duplicated or wrongly there."""
+def judge(ledger: Ledger, rows: dict[tuple[str, str], list[Row]], lost_max: int = 0) -> dict[str, Any]:
+    """Compare value by value. ``verified`` only when nothing is changed, duplicated or wrongly there, and no
+    more than ``lost_max`` is lost."""
     lists: dict[str, list[str]] = {
         name: []
         for name in (
@@ -135,15 +137,16 @@ def judge(ledger: Ledger, rows: dict[tuple[str, str], list[Row]]) -> dict[str, A
         elif story.outcome == "unknown" and row is not None:
             lists["unknown_kept" if row[0] == story.value else "changed"].append(name)
     lists["duplicated"] += ["/".join(key) for key in rows if key not in ledger.stories]
-    bad = ("lost", "changed", "duplicated", "refused_present")
+    bad = ("changed", "duplicated", "refused_present")
     acked = sum(story.outcome == "acked" for story in ledger.stories.values())
     return {
-        "verified": acked > 0 and not any(lists[name] for name in bad),
+        "verified": acked > 0 and not any(lists[name] for name in bad) and len(lists["lost"]) <= lost_max,
+        "lost_max": lost_max,
         "acked": acked,
         "refused": refused,
         "failed_requests": sum(story.outcome != "acked" for story in ledger.stories.values()),
         **{name: len(found) for name, found in lists.items()},
-        "listed": {name: sorted(lists[name])[:LISTED_MAX] for name in bad if lists[name]},
+        "listed": {name: sorted(lists[name])[:LISTED_MAX] for name in ("lost", *bad) if lists[name]},
         "by_epoch": by_epoch(ledger, set(lists["kept"])),
         "by_table": by_table(ledger, lists),
         "longest_pause_ns": longest_pause(ledger),
@@ -230,7 +233,7 @@ def main(config: dict[str, Any]) -> int:
     except (OSError, ValueError, KeyError, psycopg.Error) as error:
         sys.stdout.write(json.dumps({"verified": False, "error": f"could not look: {error}"}) + "\n")
         return 2
-    report = judge(ledger, survivor)
+    report = judge(ledger, survivor, config.get("lost_max", 0))
     if config.get("other"):
         try:
             other = read_rows(config["other"], config["databases"], ledger.runs)

@@ -135,7 +135,7 @@ FAULTS: dict[str, Fault] = {
             "home-crash",
             "home dies at once",
             "SIGKILL of every process at home: database, proxy, name server, registers, process manager",
-            "the disk and the address stay; a connection is refused at once where a dead site would be silent",
+            "the disk and the address stay; connections are refused or closed at once where a dead site would be silent",
             _crash,
             _power_on,
         ),

@@ -18,6 +18,7 @@ COUNTED = (
     "acked",
     "kept",
     "lost",
+    "lost_max",
     "changed",
     "duplicated",
     "refused_present",

@@ -118,10 +118,12 @@ def ledgers(lab: Lab) -> list[Path]:
     return sorted(lab.load_folder.glob("*.jsonl"))
 
 
-def check(lab: Lab, survivor: SiteName, chosen: list[Path] | None = None) -> dict[str, Any]:
+def check(
+    lab: Lab, survivor: SiteName, chosen: list[Path] | None = None, lost_max: int = 0
+) -> dict[str, Any]:
     """What the independent checker says of the ledgers and the site that survived (the active one).
 
-    Its figures are as ``check.py`` explains; ``verified`` is its word, never ours.
+    ``lost_max``: how many rows may be lost, as it was stated beforehand. Its figures are as ``check.py`` explains; ``verified`` is its word, never ours.
     """
     paths = ledgers(lab) if chosen is None else chosen
     if not paths:
@@ -131,6 +133,7 @@ def check(lab: Lab, survivor: SiteName, chosen: list[Path] | None = None) -> dic
         "survivor": _conninfo(lab, survivor),
         "other": _conninfo(lab, other(survivor)),
         "databases": {schema.TABLES[database]: database for database in DATABASES.values()},
+        "lost_max": lost_max,
     }
     path = lab.load_folder / "check.config"
     write_file(path, json.dumps(config, indent=1) + "\n")

@@ -150,6 +150,22 @@ def test_each_planted_difference_is_found(
     assert judged(lab, written)["verified"] is True
 
 
+def test_a_stated_loss_covers_so_many_lost_rows_and_nothing_else(
+    lab: Lab, written: list[traffic.Running]
+) -> None:
+    keys = [entry["id"] for entry in entries(written[0].ledger, "acked")[20:22]]
+    paths = [each.ledger for each in written]
+    with postgres.connect(lab, "home", "population") as session:
+        rows = session.execute("DELETE FROM persons WHERE id = ANY(%s) RETURNING *", (keys,)).fetchall()
+        try:
+            assert traffic.check(lab, "home", paths, lost_max=1)["verified"] is False
+            covered = traffic.check(lab, "home", paths, lost_max=2)
+            assert (covered["verified"], covered["lost"], len(covered["listed"]["lost"])) == (True, 2, 2)
+        finally:
+            for row in rows:
+                session.execute("INSERT INTO persons VALUES (%s, %s, %s, %s, %s)", row)
+
+
 def test_a_refused_write_that_is_there_all_the_same_is_found(lab: Lab, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.jsonl"
     lines = [
