@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.core import guards, invariants, plan, states, transitions, verbs
+from orchestrator.core import guards, invariants, plan, states, transitions, verb_table, verbs
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTICE = "<!-- Written by `make docs` from the tables in orchestrator/core. Change those, not this. -->"
@@ -59,43 +59,79 @@ def transition_table(rows: Sequence[transitions.Row]) -> list[str]:
     )
 
 
-def verb_tables() -> list[str]:
-    run_states = list(states.RunState)
-    lines = [
-        "### By the state of the run",
-        "",
-        *table(
-            ("verb", *run_states),
-            (
-                (f"`{verb}`", *("yes" if cells[state] is None else "no" for state in run_states))
-                for verb, cells in verbs.VERBS.items()
-            ),
-        ),
-        "",
-        "### What a refusal says",
-        "",
-        *table(
-            ("verb", "run", "text"),
-            (
-                (f"`{verb}`", state, text)
-                for verb, cells in verbs.VERBS.items()
-                for state, text in cells.items()
-                if text is not None
-            ),
-        ),
-        "",
-        "### By the state of the step",
-        "",
-        *table(
-            ("verb", *states.StepState),
-            (
-                (f"`{verb}`", *("yes" if state in allowed else "no" for state in states.StepState))
-                for verb, allowed in verbs.STEP_VERBS.items()
-            ),
-        ),
+def cases() -> list[tuple[str, states.RunState, states.RunState]]:
+    """Every state of a run with each phase that it can be in, and its name for people."""
+    return [
+        (str(state) if len(phases) == 1 else f"{state} in {phase}", state, phase)
+        for state, phases in verb_table.PHASES.items()
+        for phase in phases
     ]
+
+
+def verb_tables() -> list[str]:
+    heads = [name for name, _, _ in cases()]
+    lines = ["### By the state of the run", ""]
+    rows = []
+    for verb in verb_table.BY_RUN:
+        answers = (verb_table.of_run(verb, state, phase) for _, state, phase in cases())
+        rows.append((f"`{verb}`", *("yes" if isinstance(a, verb_table.Does) else "–" for a in answers)))
+    lines += [*table(("verb", *heads), rows), ""]
+    for verb in verb_table.BY_STEP:
+        lines += [f"### `{verb}`, by the states of run and step", "", *step_table(verb, heads), ""]
+    lines += [
+        "### What a verb does, or why it is refused",
+        "",
+        *table(("verb", "run", "answer"), run_answers()),
+    ]
+    lines += ["", "### What a verb on a step says of each state", ""]
+    lines += [*table(("verb", "step", "answer"), step_answers()), ""]
+    lines += ["### What else each verb asks for", "", *table(("verb", "condition"), conditions())]
     roles = ", ".join(sorted(f"`{role}`" for role in plan.CANNOT_BE_SKIPPED))
     return [*lines, "", f"Never satisfied by `skip` or `mark-done`: steps with the roles {roles}."]
+
+
+def step_table(verb: str, heads: Sequence[str]) -> list[str]:
+    """What the step is in afterwards; – = refused."""
+    rows = []
+    for step in states.StepState:
+        cells = []
+        for _, state, phase in cases():
+            answer = verb_table.of_run(verb, state, phase)
+            if isinstance(answer, verb_table.Does):
+                answer = verb_table.of_step(verb, phase, step)
+            cells.append(answer.what if isinstance(answer, verb_table.Does) else "–")
+        rows.append((str(step), *cells))
+    return table(("step", *heads), rows)
+
+
+def answer_text(answer: verb_table.Answer) -> str:
+    return answer.what if isinstance(answer, verb_table.Does) else f"refused: {answer.text}"
+
+
+def run_answers() -> Iterable[tuple[str, str, str]]:
+    for verb, row in verb_table.BY_RUN.items():
+        told: dict[str, list[str]] = {}
+        for state, answer in row.items():
+            told.setdefault(answer_text(answer), []).append(state)
+        for text, where in told.items():
+            yield f"`{verb}`", ", ".join(where), text
+
+
+def step_answers() -> Iterable[tuple[str, str, str]]:
+    refusals: dict[str, dict[str, list[str]]] = {}
+    for verb, row in verb_table.BY_STEP.items():
+        for step, answer in row.items():
+            if isinstance(answer, verb_table.Refuses):
+                refusals.setdefault(step, {}).setdefault(answer.text, []).append(f"`{verb}`")
+    for step in states.StepState:
+        for text, verbs_of in refusals.get(step, {}).items():
+            yield ", ".join(verbs_of), str(step), f"refused: {text}"
+
+
+def conditions() -> Iterable[tuple[str, str]]:
+    for verb, rules in verbs.CONDITIONS.items():
+        for rule in rules:
+            yield f"`{verb}`", sentence(rule)
 
 
 def state_machine() -> str:
@@ -133,6 +169,8 @@ def state_machine() -> str:
         "Asked in the very decision that would start a step, because proofs age.",
         "",
         *table(("gate", "rule"), ((f"`{gate}`", sentence(rule)) for gate, rule in guards.RULES.items())),
+        "",
+        f"Steps that rejoin the old side or belong to the stage `commit` also ask: {sentence(guards.fences_ended)}",
         "",
         "## Invariants",
         "",

@@ -1,19 +1,16 @@
 """Decides what people may order, in which state, and what each order does.
 
-``VERBS`` is total over (verb, run state): None allows, a text refuses and names what is allowed.
-A verb never starts a step: it changes what may start, and the driver proceeds. The table is printed
-in docs/state-machine.md.
+What the state of the run and of the step allow stands in ``verb_table``; what else a verb asks for is a list
+of named conditions here. A verb never starts a step: it changes what may start, and the driver proceeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import assert_never
+from collections.abc import Callable, Mapping
+from typing import Any, assert_never
 
-from orchestrator.core import events
-from orchestrator.core.abort import moved_groups
+from orchestrator.core import abort, events, verb_table
 from orchestrator.core.decision import Draft
-from orchestrator.core.fold import promoted
 from orchestrator.core.inputs import (
     Abort,
     Accept,
@@ -27,118 +24,12 @@ from orchestrator.core.inputs import (
     Skip,
     Verb,
 )
-from orchestrator.core.plan import CANNOT_BE_SKIPPED, Role, Step
+from orchestrator.core.plan import CANNOT_BE_SKIPPED, Role
+from orchestrator.core.run import Run, all_promoted, counts_as_met
+from orchestrator.core.settle import may_run_now
 from orchestrator.core.states import RunState, StepState
+from orchestrator.core.verb_table import Refuses
 from orchestrator.errors import RefusedError
-
-R, S = RunState, StepState
-_OVER = "the run is over; see: continuity report RUN"
-_NOT_YET = "the run waits for its confirmation; confirm it, or: continuity abort RUN"
-_PAUSED = "the run is paused; first: continuity resume RUN"
-_ABORTING = "the run is being aborted; see: continuity status RUN"
-_FINAL: Mapping[RunState, str | None] = {R.DONE: _OVER, R.PARTIAL: _OVER, R.ABORTED: _OVER}
-
-VERBS: Mapping[str, Mapping[RunState, str | None]] = {
-    "authorise": {
-        R.PREFLIGHT: "preflight is not through yet; see: continuity watch RUN",
-        R.READY: None,
-        R.RUNNING: "the run is authorised already; see: continuity status RUN",
-        R.PAUSED: _PAUSED,
-        R.HELD: "the run is held; its causes and choices: continuity status RUN",
-        R.ABORTING: _ABORTING,
-        **_FINAL,
-    },
-    "pause": {
-        R.PREFLIGHT: None,
-        R.READY: "nothing runs before the confirmation: there is nothing to pause",
-        R.RUNNING: None,
-        R.PAUSED: "the run is paused already; to go on: continuity resume RUN",
-        R.HELD: None,
-        R.ABORTING: "an abort cannot be paused: it restores the old side",
-        **_FINAL,
-    },
-    "resume": {
-        R.PREFLIGHT: None,
-        R.READY: None,
-        R.RUNNING: None,
-        R.PAUSED: None,
-        R.HELD: None,
-        R.ABORTING: None,
-        **_FINAL,
-    },
-    "retry": {
-        R.PREFLIGHT: None,
-        R.READY: _NOT_YET,
-        R.RUNNING: None,
-        R.PAUSED: None,
-        R.HELD: None,
-        R.ABORTING: None,
-        **_FINAL,
-    },
-    "skip": {
-        R.PREFLIGHT: None,
-        R.READY: _NOT_YET,
-        R.RUNNING: None,
-        R.PAUSED: None,
-        R.HELD: None,
-        R.ABORTING: _ABORTING,
-        **_FINAL,
-    },
-    "mark-done": {
-        R.PREFLIGHT: "a read-only check is retried or accepted, never marked done",
-        R.READY: _NOT_YET,
-        R.RUNNING: None,
-        R.PAUSED: None,
-        R.HELD: None,
-        R.ABORTING: _ABORTING,
-        **_FINAL,
-    },
-    "confirm": {
-        R.PREFLIGHT: None,
-        R.READY: _NOT_YET,
-        R.RUNNING: None,
-        R.PAUSED: None,
-        R.HELD: None,
-        R.ABORTING: _ABORTING,
-        **_FINAL,
-    },
-    "accept": {
-        R.PREFLIGHT: None,
-        R.READY: "the loss is accepted with the confirmation itself",
-        R.RUNNING: None,
-        R.PAUSED: _PAUSED,
-        R.HELD: None,
-        R.ABORTING: _ABORTING,
-        **_FINAL,
-    },
-    "declare": {
-        R.PREFLIGHT: "declare after the confirmation: a declaration belongs to an order",
-        R.READY: "declare after the confirmation: a declaration belongs to an order",
-        R.RUNNING: None,
-        R.PAUSED: None,
-        R.HELD: None,
-        R.ABORTING: _ABORTING,
-        **_FINAL,
-    },
-    "abort": {
-        R.PREFLIGHT: None,
-        R.READY: None,
-        R.RUNNING: None,
-        R.PAUSED: None,
-        R.HELD: None,
-        R.ABORTING: "the run is being aborted already; to end it without a writer: "
-        "continuity abort RUN --leave-closed",
-        **_FINAL,
-    },
-}
-
-STEP_VERBS: Mapping[str, frozenset[StepState]] = {
-    "retry": frozenset({S.FAILED, S.UNDECIDED, S.BACKOFF, S.UNDO_FAILED}),
-    "skip": frozenset({S.PENDING, S.FAILED, S.WAITING}),
-    "mark-done": frozenset({S.PENDING, S.FAILED, S.UNDECIDED, S.WAITING}),
-    "confirm": frozenset({S.WAITING}),
-}
-"""Step states in which a verb on a step does something; all others are refused by name."""
 
 
 def verb_name(verb: Verb) -> str:
@@ -169,168 +60,217 @@ def verb_name(verb: Verb) -> str:
 
 def decide_verb(draft: Draft, verb: Verb) -> None:
     """Emit what a verb does. Raises RefusedError, and then has emitted nothing."""
+    run, name = draft.run, verb_name(verb)
+    answer = verb_table.of_run(name, run.state, run.phase)
+    if isinstance(answer, Refuses) and not _ends_closed(run, verb):
+        raise RefusedError(f"{name}: {_filled(answer.text, run, '')}")
+    for condition in CONDITIONS[name]:
+        condition(run, verb)
+    _emit(draft, verb)
+
+
+def _ends_closed(run: Run, verb: Verb) -> bool:
+    """An abort that is under way may be told to end although no site writes."""
+    return isinstance(verb, Abort) and verb.leave_closed and run.phase is RunState.ABORTING
+
+
+def _filled(text: str, run: Run, step: str) -> str:
+    return text.replace("RUN", run.id).replace("STEP", step or "STEP")
+
+
+# --- conditions -------------------------------------------------------------------------------
+
+
+def is_this_plan(run: Run, verb: Authorise) -> None:
+    """The digest that was confirmed is this run's."""
+    if verb.digest != run.plan.digest:
+        raise RefusedError(
+            f"authorise: plan {verb.digest[:12]} was confirmed, this run's is {run.plan.digest[:12]}",
+            (f"continuity status {run.id}", f"continuity abort {run.id} --reason TEXT"),
+        )
+
+
+def has_a_name(run: Run, verb: Any) -> None:
+    """A name is given: it stands in the record."""
+    if not verb.by.strip():
+        raise RefusedError(f"{verb_name(verb)}: --by is needed: it stands in the record", ("--by NAME",))
+
+
+def has_a_reason(run: Run, verb: Any) -> None:
+    """A reason is given: it stands in the record."""
+    if not verb.reason.strip():
+        text = f"{verb_name(verb)}: --reason is needed: it stands in the record"
+        raise RefusedError(text, ("--reason TEXT",))
+
+
+def knows_the_step(run: Run, verb: Any) -> None:
+    """The plan has a step of that name."""
+    if verb.step not in run.plan.steps:
+        near = sorted(name for name in run.plan.steps if name.endswith(verb.step) or verb.step in name)[:5]
+        raise RefusedError(
+            f"{verb_name(verb)}: this run has no step {verb.step!r}",
+            tuple(near) or (f"continuity status {run.id}",),
+        )
+
+
+def is_no_gate(run: Run, verb: Skip | MarkDone) -> None:
+    """The step is no fence, no data check and none of the promotion: a word alone never satisfies those."""
+    step = run.plan.steps[verb.step]
+    if step.role in CANNOT_BE_SKIPPED:
+        instead = f"continuity retry {run.id} {step.id}"
+        if step.role is Role.FENCE:
+            site = run.plan.source or "SITE"
+            instead = f"continuity declare site-lost {run.id} --site {site} --by NAME --reason TEXT"
+        elif step.role is Role.VERIFY:
+            instead = f"continuity accept {run.id} {step.id} --by NAME --reason TEXT"
+        name = verb_name(verb)
+        raise RefusedError(f"{name}: a {step.role} step is never satisfied by a word alone", (instead,))
+
+
+def step_allows_it(run: Run, verb: Any) -> None:
+    """The step is in a state in which the verb does something (the table above)."""
+    name = verb_name(verb)
+    answer = verb_table.of_step(name, run.phase, run.step(verb.step).state)
+    if isinstance(answer, Refuses):
+        raise RefusedError(f"{name}: {_filled(answer.text, run, verb.step)}")
+
+
+def is_reached(run: Run, verb: Skip | MarkDone) -> None:
+    """Everything that the step needs is met: else what comes after would no longer wait for it."""
+    step = run.plan.steps[verb.step]
+    unit = run.units[step.unit]
+    open_needs = [
+        need
+        for need in step.needs
+        if unit.unmet[step.id] and not counts_as_met(run.plan.steps[need], run.step(need).state)
+    ]
+    if open_needs or not may_run_now(run, step):
+        what = ", ".join(open_needs) or "the confirmation"
+        raise RefusedError(
+            f"{verb_name(verb)}: {step.id} is not reached yet: it waits for {what}",
+            (f"continuity status {run.id}",),
+        )
+
+
+def step_allows_retry(run: Run, verb: Retry) -> None:
+    """The named step, or without a name some step, has failed or could not be decided."""
+    if verb.step:
+        knows_the_step(run, verb)
+        step_allows_it(run, verb)
+    elif not _to_retry(run):
+        raise RefusedError("retry: no step has failed", (f"continuity status {run.id}",))
+
+
+def _to_retry(run: Run) -> list[str]:
+    """What ``retry`` without a step means: all that waits for people, not what retries by itself."""
+    return [
+        step
+        for unit in run.units.values()
+        for step, state in unit.steps.items()
+        if state.state is not StepState.BACKOFF
+        and not isinstance(verb_table.of_step("retry", run.phase, state.state), Refuses)
+    ]
+
+
+def gate_can_be_accepted(run: Run, verb: Accept) -> None:
+    """The gate is ``loss``, with a limit, after the order and before the last promotion; or a data check
+    that failed."""
+    if verb.gate != "loss":
+        step = run.plan.steps.get(verb.gate)
+        if step is None or step.role is not Role.VERIFY or run.step(step.id).state is not StepState.FAILED:
+            gates = [s for s, p in run.plan.steps.items() if p.role is Role.VERIFY]
+            failed = [s for s in gates if run.step(s).state is StepState.FAILED]
+            raise RefusedError(
+                f"accept: {verb.gate} is no data gate that failed",
+                (
+                    f"continuity accept {run.id} loss --limit DURATION --by NAME --reason TEXT",
+                    *(f"continuity accept {run.id} {gate} --by NAME --reason TEXT" for gate in failed),
+                ),
+            )
+        return
+    if verb.limit_ms is None:
+        raise RefusedError("accept: the loss is accepted up to a limit", ("--limit 10m", "--limit unknown"))
+    if run.authorised is None:
+        raise RefusedError(
+            "accept: the loss is accepted with the confirmation itself", (f"continuity resume {run.id}",)
+        )
+    if all_promoted(run):
+        raise RefusedError(
+            "accept: every promotion was sent already; the loss stands as stated",
+            (f"continuity status {run.id}",),
+        )
+
+
+def site_can_be_lost(run: Run, verb: DeclareLost) -> None:
+    """The site is the one that this run leaves, and it was lost before now."""
+    if verb.site != run.plan.source:
+        raise RefusedError(
+            f"declare: this run leaves {run.plan.source or 'no site'}; only that site can be declared lost",
+            (f"--site {run.plan.source}",) if run.plan.source else (f"continuity status {run.id}",),
+        )
+    if verb.lost_at_ns is not None and verb.lost_at_ns > verb.at.utc_ns:
+        raise RefusedError("declare: --lost-at lies in the future", ("--lost-at, at most now",))
+
+
+def can_be_taken_back(run: Run, verb: Abort) -> None:
+    """No promotion is unknown, and no group is promoted and not through yet."""
+    why = abort.refusal(run)
+    if why is not None:
+        raise why
+
+
+CONDITIONS: Mapping[str, tuple[Callable[[Run, Any], None], ...]] = {
+    "authorise": (is_this_plan,),
+    "pause": (),
+    "resume": (),
+    "retry": (step_allows_retry,),
+    "skip": (knows_the_step, is_no_gate, step_allows_it, is_reached, has_a_reason),
+    "mark-done": (knows_the_step, is_no_gate, step_allows_it, is_reached, has_a_reason),
+    "confirm": (knows_the_step, step_allows_it, has_a_name),
+    "accept": (has_a_name, has_a_reason, gate_can_be_accepted),
+    "declare": (has_a_name, has_a_reason, site_can_be_lost),
+    "abort": (has_a_reason, can_be_taken_back),
+}
+"""What each verb asks for beside the state of run and step, in the order in which it is asked."""
+
+
+# --- what they do -----------------------------------------------------------------------------
+
+
+def _emit(draft: Draft, verb: Verb) -> None:
     run, at = draft.run, verb.at
-    leave_closed_anew = isinstance(verb, Abort) and verb.leave_closed and run.state is R.ABORTING
-    refusal = VERBS[verb_name(verb)][run.state]
-    if refusal is not None and not leave_closed_anew:
-        raise RefusedError(f"{verb_name(verb)}: {refusal.replace('RUN', run.id)}")
     match verb:
         case Authorise():
-            if verb.digest != run.plan.digest:
-                raise RefusedError(
-                    f"authorise: plan {verb.digest[:12]} was confirmed, this run's is {run.plan.digest[:12]}"
-                )
             draft.emit(events.RunAuthorised(at, verb.by, verb.digest, verb.accepted_loss_ms, verb.method))
         case Pause():
             draft.emit(events.RunPaused(at, verb.by))
         case Resume():
             _resume(draft, verb)
         case Retry():
-            _retry(draft, verb)
+            for step in [verb.step] if verb.step else _to_retry(run):
+                draft.emit(events.StepRetried(at, step, verb.by))
         case Skip():
-            step = _allowed_step(draft, verb.step, "skip")
-            _must_not_be_gate(step, "skip")
-            if draft.run.step(step.id).state is S.PENDING and step.id not in run.units[step.unit].ready:
-                raise RefusedError(
-                    f"skip: {step.id} is not reached yet: skipping it would drop what it waits for"
-                )
-            _needs(verb.reason, "skip", "--reason")
-            draft.emit(events.StepSkipped(at, step.id, verb.by, verb.reason))
+            draft.emit(events.StepSkipped(at, verb.step, verb.by, verb.reason))
         case MarkDone():
-            step = _allowed_step(draft, verb.step, "mark-done")
-            _must_not_be_gate(step, "mark-done")
-            if draft.run.step(step.id).state is S.PENDING and step.id not in run.units[step.unit].ready:
-                raise RefusedError(f"mark-done: {step.id} is not reached yet")
-            _needs(verb.reason, "mark-done", "--reason")
-            draft.emit(events.StepMarkAsked(at, step.id, verb.by, verb.reason))
+            draft.emit(events.StepMarkAsked(at, verb.step, verb.by, verb.reason))
         case Confirm():
-            step = _allowed_step(draft, verb.step, "confirm")
-            _needs(verb.by, "confirm", "--by")
-            draft.emit(events.StepConfirmed(at, step.id, verb.by, verb.text))
+            draft.emit(events.StepConfirmed(at, verb.step, verb.by, verb.text))
         case Accept():
-            _accept(draft, verb)
+            draft.emit(events.GateAccepted(at, verb.gate, verb.by, verb.reason, verb.limit_ms))
         case DeclareLost():
-            _declare(draft, verb)
+            lost_at = at.utc_ns if verb.lost_at_ns is None else verb.lost_at_ns
+            draft.emit(events.SiteDeclaredLost(at, verb.site, verb.by, verb.reason, lost_at))
         case Abort():
-            _abort(draft, verb)
+            if run.phase is not RunState.ABORTING or not run.leave_closed:
+                draft.emit(events.AbortAsked(at, verb.by, verb.reason, verb.leave_closed))
         case _:
             assert_never(verb)
 
 
 def _resume(draft: Draft, verb: Resume) -> None:
     """Un-pauses; elsewhere it may carry a new acceptance, and the caller becomes the driver."""
-    if draft.run.state is R.PAUSED:
-        draft.emit(events.RunResumed(verb.at, verb.by, verb.accepted_loss_ms))
-    elif verb.accepted_loss_ms is not None and draft.run.authorised and not promoted(draft.run):
-        draft.emit(
-            events.GateAccepted(verb.at, "loss", verb.by, "confirmed on resume", verb.accepted_loss_ms)
-        )
-
-
-def _retry(draft: Draft, verb: Retry) -> None:
-    run = draft.run
-    if verb.step:
-        step = _allowed_step(draft, verb.step, "retry")
-        draft.emit(events.StepRetried(verb.at, step.id, verb.by))
-        return
-    wanted = STEP_VERBS["retry"] - {S.BACKOFF}
-    steps = [s for unit in run.units.values() for s, state in unit.steps.items() if state.state in wanted]
-    if not steps:
-        raise RefusedError("retry: no step has failed; see: continuity status " + run.id)
-    for step_id in steps:
-        draft.emit(events.StepRetried(verb.at, step_id, verb.by))
-
-
-def _accept(draft: Draft, verb: Accept) -> None:
-    run = draft.run
-    _needs(verb.by, "accept", "--by")
-    _needs(verb.reason, "accept", "--reason")
-    if verb.gate == "loss":
-        if verb.limit_ms is None:
-            raise RefusedError(
-                "accept: the loss is accepted up to a limit", ("--limit 10m", "--limit unknown")
-            )
-        if promoted(run):
-            raise RefusedError("accept: the promotion was sent already; the loss stands as stated")
-    else:
-        step = _known_step(draft, verb.gate, "accept")
-        if step.role is not Role.VERIFY or run.step(step.id).state is not S.FAILED:
-            open_gates = [s for s in run.held_steps if run.plan.steps[s].role is Role.VERIFY]
-            raise RefusedError(
-                f"accept: {verb.gate} is no data gate that failed",
-                tuple(
-                    f"continuity accept {run.id} {gate} --by NAME --reason TEXT"
-                    for gate in ("loss", *open_gates)
-                ),
-            )
-    draft.emit(events.GateAccepted(verb.at, verb.gate, verb.by, verb.reason, verb.limit_ms))
-
-
-def _declare(draft: Draft, verb: DeclareLost) -> None:
-    run = draft.run
-    _needs(verb.by, "declare", "--by")
-    _needs(verb.reason, "declare", "--reason")
-    if verb.site != run.plan.source:
-        raise RefusedError(
-            f"declare: this run leaves {run.plan.source or 'no site'}; only that site can be declared lost",
-            (f"--site {run.plan.source}",) if run.plan.source else (),
-        )
-    lost_at = verb.lost_at_ns if verb.lost_at_ns is not None else verb.at.utc_ns
-    draft.emit(events.SiteDeclaredLost(verb.at, verb.site, verb.by, verb.reason, lost_at))
-
-
-def _abort(draft: Draft, verb: Abort) -> None:
-    run = draft.run
-    _needs(verb.reason, "abort", "--reason")
-    moved = set(moved_groups(run))
-    for group, steps in run.index.promotes.items():
-        for step_id in steps:
-            state = run.step(step_id).state
-            if group in moved or state in (S.PENDING, S.FAILED, S.BACKOFF, S.UNDONE):
-                continue
-            if state in (S.RUNNING, S.UNKNOWN, S.UNDECIDED):
-                raise RefusedError(
-                    f"abort: whether {step_id} happened is not known: lifting the fence now could leave two "
-                    "writers or none",
-                    (f"continuity resume {run.id}", f"continuity retry {run.id} {step_id}"),
-                )
-            raise RefusedError(
-                f"abort: {group} is promoted at {run.plan.target}: after promotion undo is a new plan",
-                (f"continuity resume {run.id}", "continuity failback"),
-            )
-    if run.state is not R.ABORTING:
-        draft.emit(events.AbortAsked(verb.at, verb.by, verb.reason, verb.leave_closed))
-    elif not run.leave_closed:
-        draft.emit(events.AbortAsked(verb.at, verb.by, verb.reason, leave_closed=True))
-
-
-def _known_step(draft: Draft, step: str, verb: str) -> Step:
-    steps = draft.run.plan.steps
-    if step in steps:
-        return steps[step]
-    near = sorted(name for name in steps if name.endswith(step) or step in name)[:5]
-    raise RefusedError(f"{verb}: this run has no step {step!r}", tuple(near))
-
-
-def _allowed_step(draft: Draft, name: str, verb: str) -> Step:
-    step = _known_step(draft, name, verb)
-    state = draft.run.step(name).state
-    if state not in STEP_VERBS[verb]:
-        allowed = ", ".join(sorted(STEP_VERBS[verb]))
-        raise RefusedError(f"{verb}: {name} is {state}; {verb} works on a step that is {allowed}")
-    return step
-
-
-def _must_not_be_gate(step: Step, verb: str) -> None:
-    if step.role in CANNOT_BE_SKIPPED:
-        instead = {
-            Role.FENCE: "continuity declare site-lost RUN --site SITE --by NAME --reason TEXT",
-            Role.VERIFY: f"continuity accept RUN {step.id} --by NAME --reason TEXT",
-            Role.LOSS: "continuity accept RUN loss --limit DURATION --by NAME --reason TEXT",
-        }.get(step.role, f"continuity retry RUN {step.id}")
-        raise RefusedError(f"{verb}: a {step.role} step is never satisfied by a word alone", (instead,))
-
-
-def _needs(value: str, verb: str, option: str) -> None:
-    if not value.strip():
-        raise RefusedError(f"{verb}: {option} is needed: it stands in the record")
+    run, limit = draft.run, verb.accepted_loss_ms
+    if run.state is RunState.PAUSED:
+        draft.emit(events.RunResumed(verb.at, verb.by, limit))
+    elif limit is not None and run.phase is RunState.RUNNING and not all_promoted(run):
+        draft.emit(events.GateAccepted(verb.at, "loss", verb.by, "confirmed on resume", limit))
