@@ -605,6 +605,8 @@ class Load:
                     session.close()
                 session = None
                 self._over.wait(0.005)
+        if session is not None:
+            session.close()
 
 
 __all__ = ["CLUSTER", "DATABASES", "HOSTS", "Load", "Pair", "TransientError", "running", "until"]
