@@ -33,6 +33,7 @@ ACTIONS: Mapping[str, str] = {
     "postgresql.measure": "orchestrator.actions.postgresql_verify:Measure",
     "postgresql.open": "orchestrator.actions.postgresql_close:Open",
     "postgresql.promote": "orchestrator.actions.postgresql_promote:Promote",
+    "postgresql.protect": "orchestrator.actions.postgresql_protect:Protect",
     "postgresql.refuses": "orchestrator.actions.postgresql_canary:Refuses",
     "postgresql.stop": "orchestrator.actions.postgresql_stop:Stop",
     "postgresql.verify": "orchestrator.actions.postgresql_verify:Verify",

@@ -124,6 +124,18 @@ def manager_answers(pair: Pair, site: str) -> bool:
         return False
 
 
+def wait_for_nobody(pair: Pair, site: str) -> None:
+    """The primary at ``site`` is asynchronous, and its rows say so."""
+    (pair.config(site) / "continuity.conf").write_text("synchronous_standby_names = ''\n")
+    pair.ask(site, "ALTER SYSTEM RESET synchronous_standby_names")
+    pair.ask(site, "SELECT pg_reload_conf()")
+    until(lambda: pair.ask(site, "SHOW synchronous_standby_names") == "", "still synchronous")
+    for database in DATABASES:
+        pair.ask(
+            site, "UPDATE continuity.writer SET durability = 'local', site = %s", site, database=database
+        )
+
+
 def rows(pair: Pair, site: str, like: str = "%") -> set[str]:
     with pair.connect(site) as session:
         return {row[0] for row in session.execute("SELECT id FROM rows WHERE id LIKE %s", (like,))}
