@@ -217,6 +217,9 @@ def _perform(app: App, plan: Plan, steps: list[Step], seconds: float = OBSERVE_S
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline + 0.5 - app.clock.monotonic()))
+    close = getattr(around.resources, "close", None)
+    if close is not None:
+        close()
     return results
 
 
