@@ -114,7 +114,20 @@ def _tie_components(table: Table, item: Placed, outside: Sequence[str]) -> tuple
         says_up = says_up or waits_itself
         own = tuple(entry.id for entry in ups)
         after[name] = own if waits_itself else _joined([own, needed])
+    _commit_after_cutover(table, item)
     return _joined([*after.values(), () if says_up else outside])
+
+
+def _commit_after_cutover(table: Table, item: Placed) -> None:
+    """What still answers at the old side is taken down only when nothing leads there any more: until
+    then it refuses for sure, which a proxy may try again, where a closed port would be a failed request."""
+    service = item.runbook.name
+    units = dict.fromkeys(as_moving(c).unit_in(service) for c in item.runbook.components.values())
+    entries = [e for unit in units for e in table.by_unit[unit] if e.service == service]
+    moved = [e.id for e in entries if e.draft.stage is Stage.CUTOVER]
+    for entry in entries:
+        if entry.draft.stage is Stage.COMMIT:
+            entry.extra.extend(moved)
 
 
 def _joined(lists: Iterable[Sequence[str]]) -> tuple[str, ...]:
