@@ -157,7 +157,6 @@ class Register:
     def write(self, identifier: str, body: str) -> Answer:
         """Insert or replace one row. The acknowledgement carries site, epoch and LSN of this very write."""
         if time.monotonic() < self._closed_until:
-            time.sleep(PACE_SECONDS)
             return self._refuse("closed a moment ago")
         values = {"id": identifier, "value": body, "site": self.site}
         if self._persons_at is not None:
@@ -168,7 +167,6 @@ class Register:
         try:
             session = self._sessions.take()
         except NotReachedError as error:
-            time.sleep(PACE_SECONDS)
             return self._refuse(str(error))
         return self._write_by(session, values)
 
@@ -178,7 +176,6 @@ class Register:
         except psycopg.errors.ReadOnlySqlTransaction:
             self._sessions.give_back(session)
             self._closed_until = time.monotonic() + REFUSAL_SECONDS
-            time.sleep(PACE_SECONDS)
             return self._refuse("read-only")
         except psycopg.Error as error:
             self._sessions.drop(session)
@@ -186,7 +183,6 @@ class Register:
         self._sessions.give_back(session)
         if row is None:
             self._closed_until = time.monotonic() + REFUSAL_SECONDS
-            time.sleep(PACE_SECONDS)
             return self._refuse("another site holds the epoch")
         return Answer(200, {"site": self.site, "epoch": row[0], "lsn": row[1], "id": values["id"]})
 
@@ -210,6 +206,8 @@ class Register:
         return owner if status == 200 else self._refuse(f"the population register answered {status}")
 
     def _refuse(self, why: str) -> Answer:
+        """Surely not done. Each refusal takes a moment: a proxy that tries again must not use up its tries."""
+        time.sleep(PACE_SECONDS)
         return Answer(503, {"site": self.site, "error": why})
 
     def beat(self) -> None:
