@@ -23,8 +23,17 @@ WRITERS = (
     "SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid())"
     " + (SELECT count(*) FROM pg_prepared_xacts)"
 )
+BEGUN_BEFORE = (
+    "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND state <> 'idle'"
+    " AND backend_xid IS NULL AND pid <> pg_backend_pid()"
+    " AND xact_start < pg_conf_load_time() + interval '10 ms'"
+)
+"""Transactions that began before the freeze and have not written yet: they still may."""
 READ_ONLY = "SELECT current_setting('default_transaction_read_only') = 'on', pg_is_in_recovery()"
 POLL_SECONDS = 0.001
+BEGUN_SECONDS_MAX = (
+    0.5  # for those that have not written: a report that runs for an hour must not hold the move
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,7 @@ class Freeze:
     def describe(self, params: FreezeParams, parts: Parts) -> Description:
         at = member(parts, params.cluster, params.host)
         return Description(
-            (*postgresql_settings.statements(FROZEN), WRITERS),
+            (*postgresql_settings.statements(FROZEN), BEGUN_BEFORE, WRITERS),
             (at.touch,),
             Undo.UNDO,
             postgresql_settings.statements(LIFTED),
@@ -77,6 +86,8 @@ class Freeze:
         def work() -> Outcome:
             with postgresql.lease(context, _member(context)) as session:
                 postgresql_settings.change(context, session, FROZEN)
+                context.record(BEGUN_BEFORE)
+                _wait_for_those_begun(context, session)
                 context.record(WRITERS)
                 left = _wait_quiet(context, session)
                 lsn = postgresql.value(
@@ -100,6 +111,14 @@ class Freeze:
             return Succeeded({"standby": standby})
 
         return postgresql.settle(work)
+
+
+def _wait_for_those_begun(context: Context[FreezeParams], session: Session) -> None:
+    """Give what began before the freeze a moment to write or end."""
+    end = context.clock.monotonic() + min(BEGUN_SECONDS_MAX, context.seconds_left() / 4)
+    while postgresql.value(session, BEGUN_BEFORE):
+        if context.clock.monotonic() >= end or context.cancelled.wait(POLL_SECONDS):
+            return
 
 
 def _wait_quiet(context: Context[FreezeParams], session: Session) -> int:

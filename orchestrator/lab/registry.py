@@ -3,7 +3,8 @@
 The contract that lets a planned switch lose no request: **503 is said only for what was surely not done,
 500 when nobody knows**. A write compares the epoch row's site with its own in the writing statement itself,
 so a database that was promoted or came back stays closed. A refusal is remembered for 50 ms and answered
-after 10 ms: nothing is under way when the database stops, and retries are paced. Run as a program:
+after 10 ms, and then it looks before it writes again: nothing that writes is under way when the database
+stops, and retries are paced. Run as a program:
 ``python -m orchestrator.lab.registry CONFIG.json``.
 """
 
@@ -118,6 +119,7 @@ class Register:
         self._parameters = parameters
         self._sessions = Sessions(parameters)
         self._closed_until = 0.0
+        self._was_closed = False
 
     def ready(self) -> Answer:
         """200 when the database answers, whoever may write; ``writes`` says whether writes are taken here."""
@@ -158,6 +160,8 @@ class Register:
         """Insert or replace one row. The acknowledgement carries site, epoch and LSN of this very write."""
         if time.monotonic() < self._closed_until:
             return self._refuse("closed a moment ago")
+        if self._was_closed and not self._looks_open():
+            return self._refuse("still closed")
         values = {"id": identifier, "value": body, "site": self.site}
         if self._persons_at is not None:
             owner = self._owner(body)
@@ -170,19 +174,33 @@ class Register:
             return self._refuse(str(error))
         return self._write_by(session, values)
 
+    def _looks_open(self) -> bool:
+        """After a refusal only a look is under way, never a write: a server that stops now breaks off a
+        look, and the request was surely not done."""
+        found = self.ready()
+        if found.status == 200 and found.body["writes"]:
+            self._was_closed = False
+            return True
+        self._close()
+        return False
+
+    def _close(self) -> None:
+        self._was_closed = True
+        self._closed_until = time.monotonic() + REFUSAL_SECONDS
+
     def _write_by(self, session: psycopg.Connection[Any], values: dict[str, str]) -> Answer:
         try:
             row = session.execute(WRITE[self.table], values).fetchone()
         except psycopg.errors.ReadOnlySqlTransaction:
             self._sessions.give_back(session)
-            self._closed_until = time.monotonic() + REFUSAL_SECONDS
+            self._close()
             return self._refuse("read-only")
         except psycopg.Error as error:
             self._sessions.drop(session)
             return Answer(500, {"site": self.site, "error": f"outcome unknown: {str(error).strip()[:200]}"})
         self._sessions.give_back(session)
         if row is None:
-            self._closed_until = time.monotonic() + REFUSAL_SECONDS
+            self._close()
             return self._refuse("another site holds the epoch")
         return Answer(200, {"site": self.site, "epoch": row[0], "lsn": row[1], "id": values["id"]})
 
