@@ -41,7 +41,7 @@ defaults
   mode http
   timeout connect 50ms
   timeout client 10s
-  timeout server 5s
+  timeout server 10s
   timeout queue 5s
   load-server-state-from-file global
 """
@@ -66,7 +66,7 @@ def render_backend(name: str, here: str, there: str) -> str:
   option redispatch 1
   option http-buffer-request
   retry-on conn-failure 503
-  retries 200
+  retries 800
   server here {here} disabled
   server there {there} disabled
 """

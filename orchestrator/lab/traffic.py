@@ -22,19 +22,24 @@ from orchestrator.lab.layout import DATABASES, SERVICE_HOSTS, SITES, Lab, SiteNa
 END_SECONDS_MAX = 10.0
 CHECK_SECONDS_MAX = 120.0
 POLL_SECONDS = 0.02
-TIMEOUT_SECONDS = 2.0
+TIMEOUT_SECONDS = {"population-register": 2.0, "land-register": 8.0}  # a cold one takes longer to come up
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One load on one register. ``seconds`` 0: until it is stopped; ``pause_ms`` between a writer's requests."""
+    """One load on one register. ``seconds`` 0: until it is stopped; ``pause_ms`` between a writer's requests.
+    ``timeout_seconds`` 0: as long as that register's clients have patience."""
 
     service: str = "population-register"
     writers: int = 4
     seconds: float = 0.0
     pause_ms: int = 3
     value_bytes: int = 100
-    timeout_seconds: float = TIMEOUT_SECONDS
+    timeout_seconds: float = 0.0
+
+    @property
+    def patience_seconds(self) -> float:
+        return self.timeout_seconds or TIMEOUT_SECONDS[self.service]
 
 
 @dataclass(slots=True)
@@ -66,7 +71,7 @@ def start(lab: Lab, load: Load) -> Running:
         "seconds": load.seconds,
         "pause_seconds": load.pause_ms / 1000,
         "value_bytes": load.value_bytes,
-        "timeout_seconds": load.timeout_seconds,
+        "timeout_seconds": load.patience_seconds,
     }
     path = folder / f"{number:03}-{table}.json"
     write_file(path, json.dumps(config, indent=1) + "\n")
@@ -82,7 +87,7 @@ def start(lab: Lab, load: Load) -> Running:
 
 def wait(running: Running) -> dict[str, Any]:
     """Wait until a load with an end has ended. Returns its summary."""
-    running.process.wait(running.load.seconds + running.load.timeout_seconds + END_SECONDS_MAX)
+    running.process.wait(running.load.seconds + running.load.patience_seconds + END_SECONDS_MAX)
     return _summary(running.summary)
 
 
