@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import append, big, show, start, steps
+from bench import append, big, limit, moves, show, start, steps
 from bench.figures import Figure
+from bench.moves import Played
+from orchestrator.errors import ContinuityError
 
 MICRO: dict[str, Callable[..., list[Figure]]] = {
     "append": append.measure,
@@ -34,23 +36,59 @@ class Asked:
     quick: bool
     output: str
     limit_folder: Path | None
+    results: Path
 
 
 def main(words: Sequence[str]) -> int:
     asked = _parse(words)
     figures: list[Figure] = []
-    skipped: list[str] = []
-    show.RESULTS.mkdir(exist_ok=True)
+    problems: list[str] = []
+    asked.results.mkdir(parents=True, exist_ok=True)
     for name in asked.sections:
         if name in MICRO:
             _say(name)
-            with tempfile.TemporaryDirectory(dir=show.RESULTS) as folder:  # the disk that logs lie on
-                figures += MICRO[name](Path(folder), quick=asked.quick)
-    found = show.document(figures, skipped)
-    path = show.keep(found)
-    print(json.dumps(found, indent=1) if asked.output == "json" else show.table(figures, skipped))
+            try:
+                with tempfile.TemporaryDirectory(dir=asked.results) as folder:  # the disk that logs lie on
+                    figures += MICRO[name](Path(folder), quick=asked.quick)
+            except (AssertionError, ContinuityError) as error:
+                problems.append(f"{name}: {error}")
+    played = _in_the_lab(asked, figures, problems)
+    found = show.document(figures, problems, played)
+    path = show.keep(found, asked.results)
+    print(json.dumps(found, indent=1) if asked.output == "json" else show.table(figures, problems))
     _say(f"kept in {path}")
-    return 0
+    return 1 if problems else 0
+
+
+def _in_the_lab(asked: Asked, figures: list[Figure], problems: list[str]) -> Played:
+    played = Played()
+    chain = moves.moves_for(asked.sections)
+    if chain:
+        _say(f"{asked.pairs} pairs of {', '.join(chain)}")
+        try:
+            played = moves.play_pairs(chain, asked.pairs, _say)
+            figures += moves.figures(asked.sections, played)
+            problems += played.failures
+        except (RuntimeError, ContinuityError) as error:
+            problems.append(f"pairs: {error}")
+    if "ansible" in asked.sections:
+        _say("the failover as a playbook")
+        try:
+            found, failures = moves.playbook(asked.pairs, played.ours, _say)
+            figures += found
+            problems += failures
+        except (RuntimeError, ContinuityError) as error:
+            problems.append(f"ansible: {error}")
+    if asked.limit_folder is not None and "failover" in asked.sections and played.theirs:
+        _say(f"by hand beside {asked.limit_folder}")
+        try:
+            by_hand = played.seconds("failover.order_to_write", 1000)[1]
+            figures.append(limit.measure(asked.limit_folder, by_hand, asked.pairs))
+            if not figures[-1].is_within and not asked.quick:
+                problems.append("our own moves by hand are too slow to be compared with")
+        except RuntimeError as error:
+            problems.append(f"limit: {error}")
+    return played
 
 
 def _parse(words: Sequence[str]) -> Asked:
@@ -67,12 +105,14 @@ def _parse(words: Sequence[str]) -> Asked:
         type=Path,
         help="a folder with other hand-made scripts of the same moves, to be paired with too",
     )
+    parser.add_argument("--results", type=Path, default=show.RESULTS, help="where the document is kept")
     given = parser.parse_args(words)
     unknown = [name for name in given.sections if name not in known]
     if unknown:
         parser.error(f"no section {', '.join(unknown)}; there are: {', '.join(known)}")
     sections = tuple(name for name in known if not given.sections or name in given.sections)
-    return Asked(sections, 1 if given.quick else given.pairs, given.quick, given.output, given.limit)
+    pairs = 1 if given.quick else given.pairs
+    return Asked(sections, pairs, given.quick, given.output, given.limit, given.results)
 
 
 def _say(line: str) -> None:

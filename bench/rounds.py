@@ -29,6 +29,7 @@ ACKS_SECONDS_MAX = 60.0
 MOVE_SECONDS_MAX = 120.0
 POLL_SECONDS = 0.02
 TABLE = "persons"
+OURS, BY_HAND = "continuity", "by hand"
 
 
 class Side(Protocol):
@@ -41,7 +42,7 @@ class Side(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    name: str = "continuity"
+    name: str = OURS
 
     def argv(self, move: str, lab: Lab, target: SiteName, epoch: int) -> Sequence[str]:
         operation = {"rejoin": "reprotect"}.get(move, move)
@@ -50,7 +51,7 @@ class Ours:
 
 @dataclass(frozen=True, slots=True)
 class ByHand:
-    name: str = "by hand"
+    name: str = BY_HAND
 
     def argv(self, move: str, lab: Lab, target: SiteName, epoch: int) -> Sequence[str]:
         return [sys.executable, "-m", "bench.by_hand", move, lab.folder, target, str(epoch)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import Figure
+from bench.moves import Played
 
 SCHEMA = "continuity/bench/v1"
 RESULTS = Path(__file__).parent / "results"
@@ -18,26 +19,26 @@ HEADER = ("", "figure", "ours", "n", "beside", "theirs", "ratio", "95 %", "budge
 WORDS = {True: "ok", False: "OVER", None: ""}
 
 
-def document(figures: Sequence[Figure], skipped: Sequence[str]) -> dict[str, Any]:
+def document(figures: Sequence[Figure], problems: Sequence[str], played: Played) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "load_average_1m": round(os.getloadavg()[0], 2),
         "figures": [figure.document() for figure in figures],
-        "skipped": list(skipped),
+        "problems": list(problems),
+        "rounds": played.documents(),
     }
 
 
-def keep(found: dict[str, Any]) -> Path:
-    """Write the document to ``bench/results/`` under the moment it was made at."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{found['at'].replace(':', '')}.json"
+def keep(found: dict[str, Any], folder: Path) -> Path:
+    """Write the document under the moment it was made at."""
+    path = folder / f"{found['at'].replace(':', '')}.json"
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return path
 
 
-def table(figures: Sequence[Figure], skipped: Sequence[str] = ()) -> str:
+def table(figures: Sequence[Figure], problems: Sequence[str] = ()) -> str:
     rows: list[tuple[str, ...]] = [HEADER]
     section = ""
     for figure in figures:
@@ -50,7 +51,7 @@ def table(figures: Sequence[Figure], skipped: Sequence[str] = ()) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
     lines += [f"  note: {figure.name}: {figure.note}" for figure in figures if figure.note]
-    lines += [f"  left out: {text}" for text in skipped]
+    lines += [f"  failed: {text}" for text in problems]
     return "\n".join(lines)
 
 
