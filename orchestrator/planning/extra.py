@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 from orchestrator.core.claims import Witness
@@ -71,7 +71,7 @@ def claims_draft(move: Move, witnesses: Sequence[Witness]) -> Draft:
         action="continuity.claims",
         arguments={
             "group": move.group,
-            "witnesses": [witness.arguments() for witness in witnesses],
+            "witnesses": [witness.arguments() for witness in sorted(witnesses, key=astuple)],
             "target": move.target,
             "expect_site": move.source,
             "expect_epoch": move.epoch_seen,

@@ -103,52 +103,68 @@ def waves(plan: Plan) -> list[list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """When a step ends, as far as that is known; ``unknown`` has a bit for each step that is not."""
+    """When a step ends as far as that is known, and what it waited for: of fences only the first."""
 
-    at_ms: int = 0
-    unknown: int = 0
+    at_ms: int
+    is_known: bool
+    after: tuple[str, ...]
+
+
+_AT_ONCE = _End(0, is_known=True, after=())
 
 
 def expectations(plan: Plan, expected: Mapping[str, int | None]) -> dict[str, Expectation]:
-    """Service → how long until it is proven to serve.
+    """Service → how long until it is proven to serve; a service of which nothing shows it is absent.
 
     Unplanned: from the order. Planned: from the moment its writes are refused, since all that comes
     before happens while it serves. Of several fences the first proof counts, within their budget.
     """
     before = befores(plan)
     free = _while_it_serves(plan)
-    names = list(plan.steps)
-    bit_of = {step: 1 << number for number, step in enumerate(names)}
     ends: dict[str, _End] = {}
     for step_id in topological(before):
-        start = _start([ends[other] for other in before[step_id] if not _is_fence(plan, other)],
-                       [ends[other] for other in before[step_id] if _is_fence(plan, other)])  # fmt: skip
-        if step_id == ORDER or step_id in free:
-            ends[step_id] = start
-        elif (duration := expected.get(step_id)) is None:
-            ends[step_id] = _End(start.at_ms, start.unknown | bit_of[step_id])
-        else:
-            ends[step_id] = _End(start.at_ms + duration, start.unknown)
+        ends[step_id] = _AT_ONCE if step_id in free else _end(plan, step_id, before[step_id], ends, expected)
+    place = {step: number for number, step in enumerate(plan.steps)}
     found = {}
     for service, last in _last_steps(plan).items():
-        end = _start([ends[step] for step in last], [])
-        missing = tuple(name for number, name in enumerate(names) if end.unknown >> number & 1)
-        found[service] = Expectation(end.at_ms, missing)
+        unknown = _unknown(last, ends, expected, free)
+        at_ms = max(ends[step].at_ms for step in last)
+        found[service] = Expectation(at_ms, tuple(sorted(unknown, key=place.__getitem__)))
     return found
 
 
-def _is_fence(plan: Plan, step: str) -> bool:
-    return step != ORDER and plan.steps[step].role is Role.FENCE
-
-
-def _start(before: Sequence[_End], fences: Sequence[_End]) -> _End:
-    """After all of these; of fences, after the first that is known to prove something."""
+def _end(
+    plan: Plan, step: str, before: Sequence[str], ends: Mapping[str, _End], expected: Mapping[str, int | None]
+) -> _End:
+    fences = [other for other in before if other != ORDER and plan.steps[other].role is Role.FENCE]
+    after = tuple(other for other in before if other not in fences) if fences else before
     if fences:
-        before = [*before, min(fences, key=lambda end: (bool(end.unknown), end.at_ms))]
-    unknown = 0
-    for end in before:
-        unknown |= end.unknown
-    return _End(max((end.at_ms for end in before), default=0), unknown)
+        first = min(fences, key=lambda fence: (not ends[fence].is_known, ends[fence].at_ms))
+        after = (*after, first)
+    duration = expected.get(step)
+    return _End(
+        max((ends[other].at_ms for other in after), default=0) + (duration or 0),
+        duration is not None and all(ends[other].is_known for other in after),
+        tuple(after),
+    )
+
+
+def _unknown(
+    last: Sequence[str], ends: Mapping[str, _End], expected: Mapping[str, int | None], free: frozenset[str]
+) -> set[str]:
+    """The steps without a known duration among these and all that they wait for."""
+    seen = set(last)
+    todo = [step for step in last if not ends[step].is_known]
+    found = set()
+    while todo:
+        step = todo.pop()
+        if step not in free and expected.get(step) is None:
+            found.add(step)
+        for other in ends[step].after:
+            if other not in seen and not ends[other].is_known:
+                seen.add(other)
+                todo.append(other)
+    return found
 
 
 def _last_steps(plan: Plan) -> dict[str, list[str]]:
@@ -160,7 +176,7 @@ def _last_steps(plan: Plan) -> dict[str, list[str]]:
             proofs.setdefault(step.service, []).append(step.id)
         elif step.service and step.up:
             ups.setdefault(step.service, []).append(step.id)
-    return {service: proofs.get(service) or ups.get(service, []) for service in plan.services}
+    return {s: last for s in plan.services if (last := proofs.get(s) or ups.get(s))}
 
 
 def _is_its_proof(step: Step) -> bool:
@@ -169,7 +185,7 @@ def _is_its_proof(step: Step) -> bool:
 
 def _while_it_serves(plan: Plan) -> frozenset[str]:
     """Steps of which no client notices anything: preflight, and in a planned move all that a freeze needs."""
-    free = {step.id for step in plan.steps.values() if step.stage is Stage.PREFLIGHT}
+    free = {ORDER, *(step.id for step in plan.steps.values() if step.stage is Stage.PREFLIGHT)}
     freezes = [step for step in plan.steps.values() if step.role is Role.FREEZE and not step.best_effort]
     if not freezes:
         return frozenset(free)
@@ -183,11 +199,16 @@ def _while_it_serves(plan: Plan) -> frozenset[str]:
     return frozenset(free)
 
 
-def names_kept_ms(plan: Plan, service: str) -> int:
-    """How long clients may still be sent to the old side by names that they have asked for already."""
-    kept = 0
+def is_planned(plan: Plan) -> bool:
+    """Does the plan refuse writes and drain what is under way before it moves?"""
+    return any(step.role is Role.FREEZE and not step.best_effort for step in plan.steps.values())
+
+
+def names_kept_ms(plan: Plan) -> dict[str, int]:
+    """Service → how long clients may still be sent to the old side by names that they have asked for."""
+    kept: dict[str, int] = {}
     for step in plan.steps.values():
         ttl = step.action.arguments.get(RECORD_TTL)
-        if step.service == service and step.role is Role.ROUTE and isinstance(ttl, int):
-            kept = max(kept, ttl)
+        if step.role is Role.ROUTE and isinstance(ttl, int):
+            kept[step.service] = max(kept.get(step.service, 0), ttl)
     return kept

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.core.plan import Gate, GroupMove, Plan, Role, ServiceFacts, Step, Touch, Undo
+from orchestrator.core.plan import Gate, GroupMove, Plan, ServiceFacts, Step, Touch, Undo
 from orchestrator.core.values import duration_text
 from orchestrator.planning.codec import plain, step_to_json
-from orchestrator.planning.flow import Expectation, expectations, names_kept_ms, waves
+from orchestrator.planning.flow import Expectation, expectations, is_planned, names_kept_ms, waves
 from orchestrator.planning.reach import Reach, reach
 
 RUN_PLACEHOLDER, RUN = "${run}", "RUN"
@@ -30,7 +30,7 @@ def plan_document(
     plan: Plan, expected: Mapping[str, int | None], notes: Sequence[str], observed: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The plan as JSON. ``observed`` is None unless people asked for a look at the world."""
-    found, times = waves(plan), expectations(plan, expected)
+    found, times, kept = waves(plan), expectations(plan, expected), names_kept_ms(plan)
     wave_of = {step: number for number, wave in enumerate(found, start=1) for step in wave}
     document: dict[str, Any] = {
         "operation": plan.operation.value,
@@ -41,7 +41,9 @@ def plan_document(
         "notes": list(notes),
         "left_behind": dict(plan.leave),
         "groups": [plain(move) for move in plan.groups.values()],
-        "services": [_service(plan, facts, times[facts.name]) for facts in plan.services.values()],
+        "services": [
+            _service(facts, times.get(name), kept.get(name, 0)) for name, facts in plan.services.items()
+        ],
         "limits": plain(plan.limits),
         "waves": found,
         "steps": [_step(step, wave_of[step.id], expected) for step in plan.steps.values()],
@@ -55,14 +57,15 @@ def plan_document(
     return document
 
 
-def _service(plan: Plan, facts: ServiceFacts, expected: Expectation) -> dict[str, Any]:
+def _service(facts: ServiceFacts, expected: Expectation | None, names_kept: int) -> dict[str, Any]:
+    total = expected.total_ms if expected else None
     return {
         **plain(facts),
-        "expected_ms": expected.total_ms,
-        "expected_known_part_ms": expected.known_ms,
-        "expected_unknown_steps": list(expected.unknown),
-        "within_rto": None if expected.total_ms is None else expected.total_ms <= facts.rto_ms,
-        "names_kept_ms": names_kept_ms(plan, facts.name),
+        "expected_ms": total,
+        "expected_known_part_ms": expected.known_ms if expected else None,
+        "expected_unknown_steps": list(expected.unknown) if expected else [],
+        "within_rto": None if total is None else total <= facts.rto_ms,
+        "names_kept_ms": names_kept,
     }
 
 
@@ -127,33 +130,36 @@ def _count(number: int, what: str) -> str:
 
 
 def _services(plan: Plan, expected: Mapping[str, int | None]) -> Iterator[str]:
-    times = expectations(plan, expected)
+    times, kept = expectations(plan, expected), names_kept_ms(plan)
+    span = "from the refusal of writes" if is_planned(plan) else "from the order"
     yield from ("", "SERVICES")
     for facts in plan.services.values():
         law = f" · {facts.legal_basis}" if facts.legal_basis else ""
         yield f"  {facts.name} · tier {facts.tier} · {facts.owner}{law}"
         goals = (facts.rto_ms, facts.rpo_ms, facts.mtpd_ms)
-        rto, rpo, mtpd = (duration_text(goal) for goal in goals)
+        rto, rpo, mtpd = (duration_text(goal) if goal else "0" for goal in goals)
         yield f"      objectives: RTO {rto}, RPO {rpo}, MTPD {mtpd}"
         if _moves(plan):
-            yield f"      {_duration(plan, facts, times[facts.name])}"
+            yield f"      {_duration(facts, times.get(facts.name), span)}{_names(kept.get(facts.name, 0))}"
 
 
 def _moves(plan: Plan) -> bool:
     return any(move.epoch_next != move.epoch_seen for move in plan.groups.values())
 
 
-def _duration(plan: Plan, facts: ServiceFacts, expected: Expectation) -> str:
-    planned = any(s.role is Role.FREEZE and not s.best_effort for s in plan.steps.values())
-    span = "from the refusal of writes" if planned else "from the order"
-    kept = names_kept_ms(plan, facts.name)
-    names = f"; names that clients hold already: up to {duration_text(kept)} more" if kept else ""
+def _names(kept_ms: int) -> str:
+    return f"; names that clients hold already: up to {duration_text(kept_ms)} more" if kept_ms else ""
+
+
+def _duration(facts: ServiceFacts, expected: Expectation | None, span: str) -> str:
+    if expected is None:
+        return "nothing in this plan shows when it serves: no `done-when`, no readiness"
     if expected.total_ms is None:
         steps = _count(len(expected.unknown), "step") + (" was" if len(expected.unknown) == 1 else " were")
         known = f"; those known alone: {duration_text(expected.known_ms)}" if expected.known_ms else ""
-        return f"expected {span} to proof: {UNKNOWN}: {steps} never timed in this log{known}{names}"
+        return f"expected {span} to proof: {UNKNOWN}: {steps} never timed in this log{known}"
     verdict = "within the RTO" if expected.total_ms <= facts.rto_ms else "LONGER THAN THE RTO"
-    return f"expected {span} to proof: {duration_text(expected.total_ms)}, {verdict}{names}"
+    return f"expected {span} to proof: {duration_text(expected.total_ms)}, {verdict}"
 
 
 def _groups(plan: Plan) -> Iterator[str]:

@@ -1,0 +1,114 @@
+"""``continuity plan`` as people call it: it opens no socket, and a dry run prints the identical plan."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.events import GroupAdopted
+from orchestrator.core.inputs import At
+from orchestrator.engine.journal import Journal
+from orchestrator.stores.sqlite import SqliteStore
+from tests.unit.planning import estates
+
+SECONDS_MAX = 60
+CAUGHT = 97
+GUARD = """
+import os, sys
+def look(event, arguments):
+    if event.startswith("socket.") and event != "socket.gethostname" or event == "subprocess.Popen":
+        os.write(2, f"{event} {arguments}\\n".encode())
+        os._exit(97)
+sys.addaudithook(look)
+"""
+COMMAND = "from orchestrator.cli import main; main()"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The good estate beside a log whose groups were adopted at home."""
+    folder = tmp_path_factory.mktemp("plan") / "estate"
+    shutil.copytree(estates.GOOD, folder)
+    store = SqliteStore(folder / ".continuity" / "journal.db")
+    adopted = GroupAdopted(At(1, 1), "registers", "home", 4, "protected", "ann")
+    Journal(store, lambda text: pytest.fail("no plan lies in this log")).append_group(
+        "registers", lambda _: adopted
+    )
+    store.close()
+    return folder
+
+
+def continuity(
+    *arguments: str, folder: Path, guard: str = "", seed: str = "0"
+) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(estates.ROOT),
+        "PYTHONHASHSEED": seed,
+        "HOME": str(folder),
+        "CONTINUITY_HOME": str(folder / "none"),
+    }
+    return subprocess.run(
+        [sys.executable, "-c", guard + COMMAND, *arguments],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments", [["plan", "failover"], ["plan", "switchover", "-o", "json"], ["failover", "--dry-run"]]
+)
+def test_a_plan_opens_no_socket(arguments: list[str], folder: Path) -> None:
+    done = continuity(*arguments, folder=folder, guard=GUARD)
+    assert done.returncode == 0, done.stderr
+    assert "registers-db/promote" in done.stdout
+
+
+def test_the_guard_sees_a_socket(folder: Path) -> None:
+    """A live look does open sockets, so the guard that the test above relies on must end it."""
+    done = continuity("plan", "failover", "--live", folder=folder, guard=GUARD)
+    assert done.returncode == CAUGHT
+    assert "socket." in done.stderr
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_dry_run_prints_the_identical_plan(form: str, folder: Path) -> None:
+    plan = continuity("plan", "failover", "--output", form, folder=folder, seed="1")
+    dry = continuity("failover", "--dry-run", "--output", form, folder=folder, seed="2")
+    assert plan.returncode == dry.returncode == 0, plan.stderr + dry.stderr
+    assert plan.stdout == dry.stdout
+    assert len(plan.stdout.splitlines()) > 100
+
+
+def test_both_forms_carry_the_same_digest(folder: Path) -> None:
+    text = continuity("plan", "failover", folder=folder).stdout
+    document = json.loads(continuity("plan", "failover", "-o", "json", folder=folder).stdout)
+    assert document["schema"] == "continuity/plan/v1"
+    assert text.splitlines()[1] == f"plan {document['digest']}"
+    assert text.rstrip().endswith(f"end of plan {document['digest']}")
+    assert (document["from"], document["to"]) == ("home", "embassy")
+
+
+def test_a_refusal_says_what_is_allowed_and_exits_3(folder: Path) -> None:
+    done = continuity("plan", "failback", folder=folder)
+    assert done.returncode == 3
+    assert "registers is at home already" in done.stderr
+
+
+def test_leaving_a_service_needs_a_reason(folder: Path) -> None:
+    done = continuity("plan", "failover", "--leave", "land-register", folder=folder)
+    assert done.returncode == 2
+    assert "say why, as NAME=REASON" in done.stderr
+
+
+def test_an_estate_whose_log_knows_no_group_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(estates.GOOD, tmp_path / "estate")
+    done = continuity("plan", "failover", folder=tmp_path / "estate")
+    assert done.returncode == 3
+    assert "this log has never seen the group" in done.stderr
+    assert "continuity adopt --all" in done.stderr
+    assert not (tmp_path / "estate" / ".continuity").exists(), "a plan makes no log"

@@ -1,0 +1,239 @@
+"""Which groups move, from where to where; what is refused, and what people are told instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.core.groups import GroupState
+from orchestrator.core.model import NameServer, Operation, Site
+from orchestrator.errors import InputError, RefusedError
+from tests.unit.planning import estates
+from tests.unit.planning.estates import (
+    EPOCH,
+    FAILBACK,
+    FAILBACK_PROTECTED,
+    FAILOVER,
+    REPROTECT,
+    SWITCHOVER,
+    Books,
+    Night,
+    compiled,
+)
+
+BOOKS = estates.synthetic()
+
+
+def at(group: str, active: str, protection: str = "protected") -> GroupState:
+    return GroupState(group, active, EPOCH, protection, adopted=True)
+
+
+def night(base: Night, *states: GroupState) -> Night:
+    return replace(base, states={state.name: state for state in states})
+
+
+def refused(books: Books, order: Night, **options: object) -> RefusedError:
+    with pytest.raises(RefusedError) as caught:
+        compiled(books, order, **options)  # type: ignore[arg-type]
+    return caught.value
+
+
+# --- the way ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("order", "source", "target", "epoch"),
+    [
+        (FAILOVER, "home", "embassy", EPOCH + 1),
+        (SWITCHOVER, "home", "embassy", EPOCH + 1),
+        (FAILBACK, "embassy", "home", EPOCH + 1),
+        (FAILBACK_PROTECTED, "embassy", "home", EPOCH + 1),
+        (REPROTECT, "", "home", EPOCH),
+    ],
+)
+def test_direction_follows_from_where_the_groups_are(
+    order: Night, source: str, target: str, epoch: int
+) -> None:
+    plan = compiled(BOOKS, order).plan
+    assert (plan.source, plan.target) == (source, target)
+    assert {move.epoch_next for move in plan.groups.values()} == {epoch}
+    assert {move.epoch_seen for move in plan.groups.values()} == {EPOCH}
+
+
+def test_a_switchover_may_go_either_way() -> None:
+    plan = compiled(BOOKS, Night(Operation.SWITCHOVER, "embassy")).plan
+    assert (plan.source, plan.target) == ("embassy", "home")
+
+
+def test_one_run_moves_one_way() -> None:
+    error = refused(BOOKS, night(SWITCHOVER, at("archive", "embassy")))
+    assert "one run moves one way" in error.message
+    assert "archive: embassy → home" in error.message
+
+
+def test_a_group_that_is_there_already_is_noted_unless_it_was_named() -> None:
+    order = night(FAILOVER, at("archive", "embassy"))
+    made = compiled(BOOKS, order)
+    assert "archive" not in made.plan.groups
+    assert made.notes == ("archive is active at embassy already",)
+    assert "archive is active at embassy already" in refused(BOOKS, order, services=["archive"]).message
+
+
+def test_nothing_to_do_is_refused() -> None:
+    assert "nothing to do" in refused(BOOKS, Night(Operation.FAILOVER, "embassy"), target="embassy").message
+
+
+def test_several_targets_are_asked_for() -> None:
+    sites = {**BOOKS.estate.sites, "second": Site("second")}
+    books = replace(BOOKS, estate=replace(BOOKS.estate, sites=sites))
+    assert "name one with --to: embassy, second" in refused(books, FAILOVER).message
+    assert compiled(books, FAILOVER, target="embassy").plan.target == "embassy"
+
+
+@pytest.mark.parametrize(("target", "said"), [("vantage", "holds no services"), ("home", "already")])
+def test_a_target_must_hold_services_and_be_elsewhere(target: str, said: str) -> None:
+    assert said in refused(BOOKS, FAILOVER, target=target).message
+
+
+def test_failback_goes_home_and_nowhere_else() -> None:
+    assert "failback goes to home" in refused(BOOKS, FAILBACK, target="embassy").message
+
+
+# --- the state of groups ----------------------------------------------------------------------
+
+
+def test_a_log_that_never_saw_a_group_refuses() -> None:
+    error = refused(BOOKS, night(FAILOVER, GroupState("registers")))
+    assert "registers: this log has never seen the group" in error.message
+    assert error.instead == ("continuity adopt --all",)
+
+
+def test_a_split_brain_refuses() -> None:
+    error = refused(BOOKS, night(FAILOVER, replace(at("registers", "home"), conflict=True)))
+    assert "split_brain" in error.message
+    assert "continuity resolve" in error.instead[0]
+
+
+def test_a_planned_move_of_what_is_unprotected_is_refused() -> None:
+    error = refused(BOOKS, night(SWITCHOVER, at("registers", "home", "unprotected")))
+    assert "continuity reprotect" in error.message
+
+
+def test_a_failover_away_from_the_only_copy_is_refused() -> None:
+    error = refused(BOOKS, Night(Operation.FAILOVER, "embassy", "unprotected"), target="home")
+    assert "has no current copy" in error.message
+
+
+def test_reprotect_of_what_is_protected_is_refused_by_name_only() -> None:
+    made = compiled(BOOKS, night(REPROTECT, at("archive", "embassy")))
+    assert set(made.plan.groups) == {"registers"}
+    assert "archive is protected already" in refused(
+        BOOKS, night(REPROTECT, at("archive", "embassy")), services=["archive"]
+    ).message  # fmt: skip
+
+
+def test_a_drill_is_refused_for_now() -> None:
+    assert refused(BOOKS, Night(Operation.DRILL)).message.startswith("drill: ")
+
+
+def test_every_refusal_is_told_at_once() -> None:
+    error = refused(
+        BOOKS, night(FAILOVER, GroupState("registers"), replace(at("archive", "home"), conflict=True))
+    )
+    assert "registers" in error.message
+    assert "archive" in error.message
+
+
+# --- names, dependencies, --leave -------------------------------------------------------------
+
+
+def test_unknown_names_are_input_errors() -> None:
+    with pytest.raises(InputError, match=r"no service citizen; there are: .*citizens"):
+        compiled(BOOKS, FAILOVER, services=["citizen"])
+    with pytest.raises(InputError, match="no service postt"):
+        compiled(BOOKS, FAILOVER, leave={"postt": "why"})
+    with pytest.raises(InputError, match="--to moon: no such site; sites: home, embassy, vantage"):
+        compiled(BOOKS, FAILOVER, target="moon")
+
+
+def test_a_named_service_takes_its_whole_group_and_says_so() -> None:
+    made = compiled(BOOKS, night(FAILOVER, at("names", "embassy"), at("post", "embassy")), services=["taxes"])
+    assert set(made.plan.services) == {"citizens", "taxes"}
+    assert "taxes moves with its group registers: citizens, taxes" in made.notes
+
+
+def test_a_need_elsewhere_is_refused_with_what_would_do() -> None:
+    error = refused(BOOKS, FAILOVER, services=["archive"])
+    assert error.message == "archive needs names, which is not at embassy"
+    assert error.instead == ("--service names", "--leave names=REASON")
+
+
+def test_a_need_that_is_at_the_target_already_is_no_matter() -> None:
+    made = compiled(BOOKS, night(FAILOVER, at("names", "embassy")), services=["archive"])
+    assert set(made.plan.groups) == {"archive"}
+
+
+def test_a_need_that_may_stay_is_no_matter() -> None:
+    archive = replace(BOOKS.runbooks["archive"], reachable_from=("names",))
+    books = replace(BOOKS, runbooks={**BOOKS.runbooks, "archive": archive})
+    assert set(compiled(books, FAILOVER, services=["archive"]).plan.groups) == {"archive"}
+
+
+def test_a_dependent_left_behind_is_refused() -> None:
+    error = refused(BOOKS, FAILOVER, services=["names", "citizens"])
+    assert error.message == "archive stays behind and needs names; post stays behind and needs citizens"
+    assert error.instead == (
+        "--service archive", "--service post", "--leave archive=REASON", "--leave post=REASON",
+    )  # fmt: skip
+
+
+def test_what_is_left_stands_in_notes_and_plan_and_changes_the_digest() -> None:
+    reasons = {"names": "both sites answer", "archive": "read only"}
+    made = compiled(BOOKS, night(FAILOVER), services=["citizens", "post"], leave=reasons)
+    assert made.plan.leave == reasons
+    assert "citizens needs names, which is not at embassy: both sites answer" in made.notes
+    other = compiled(BOOKS, FAILOVER, services=["citizens", "post"], leave={**reasons, "names": "other"})
+    assert other.plan.digest != made.plan.digest
+
+
+def test_without_names_everything_moves_but_what_is_left() -> None:
+    made = compiled(BOOKS, FAILOVER, leave={"post": "by telephone"})
+    assert "post" not in made.plan.services
+    assert "post stays behind and needs citizens: by telephone" in made.notes
+
+
+@pytest.mark.parametrize(
+    "options", [{"leave": {"taxes": "why"}}, {"services": ["citizens"], "leave": {"taxes": "x"}}]
+)
+def test_a_group_is_not_torn_apart(options: Mapping[str, object]) -> None:
+    error = refused(BOOKS, FAILOVER, **options)
+    assert "a group moves together: citizens, taxes" in error.message
+
+
+def test_a_reprotect_moves_nobody_and_asks_for_no_dependency() -> None:
+    assert set(compiled(BOOKS, REPROTECT, services=["archive"]).plan.groups) == {"archive"}
+
+
+# --- home may be gone -------------------------------------------------------------------------
+
+
+def test_a_failover_step_that_needs_the_lost_site_is_refused_with_every_such_step() -> None:
+    """Names that only home's server answers: nobody abroad could ever be proven to be served."""
+    servers = {name: replace(server, site="home") for name, server in BOOKS.estate.name_servers.items()}
+    books = replace(BOOKS, estate=replace(BOOKS.estate, name_servers=servers))
+    with pytest.raises(InputError) as caught:
+        compiled(books, FAILOVER)
+    found = {problem.path for problem in caught.value.problems}
+    assert "citizens/name/update-embassy-citizens.example-a" in found
+    assert "names/server/answers-b1" in found
+    assert all("needs home, which may be gone" in problem.message for problem in caught.value.problems)
+    assert compiled(books, SWITCHOVER).plan.source == "home", "a planned move may need both sites"
+
+
+def test_done_is_asked_at_the_targets_name_servers_alone() -> None:
+    servers = {**BOOKS.estate.name_servers, "nb2": NameServer("nb2", "embassy", "10.2.0.54")}
+    books = replace(BOOKS, estate=replace(BOOKS.estate, name_servers=servers))
+    step = compiled(books, FAILOVER).plan.steps["citizens/done-when/http-1-from-vantage"]
+    assert step.action.arguments["resolve_at"] == ["nb", "nb2"]
