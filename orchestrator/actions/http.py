@@ -260,13 +260,25 @@ class Check:
 def touch(url: str, parts: Parts) -> Touch:
     """The endpoint of a URL and the site of the declared thing that has its address ('' when none has)."""
     host = urlsplit(url).hostname or ""
-    sites = {server.address: server.site for server in parts.name_servers.values()}
-    sites |= {declared.address: declared.site for declared in parts.hosts.values()}
     try:
         port = urlsplit(url).port
     except ValueError as error:
         raise InputError(f"{url}: {error}") from error
-    return Touch(sites.get(host, ""), f"{host}:{port}" if port else host)
+    return Touch(_sites(parts).get(host, ""), f"{host}:{port}" if port else host)
+
+
+_sites_of_last: tuple[Parts, Mapping[str, str]] | None = None
+
+
+def _sites(parts: Parts) -> Mapping[str, str]:
+    """Address → site of what is declared; kept for the last parts asked, since a plan asks for each step."""
+    global _sites_of_last  # noqa: PLW0603 - a memo of one: losing it costs time, nothing else
+    last = _sites_of_last
+    if last is None or last[0] is not parts:
+        sites = {server.address: server.site for server in parts.name_servers.values()}
+        sites |= {declared.address: declared.site for declared in parts.hosts.values()}
+        last = _sites_of_last = (parts, sites)
+    return last[1]
 
 
 def _problems(answer: http.Response, status: int, wanted: Mapping[str, Json]) -> list[str]:
