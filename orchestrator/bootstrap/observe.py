@@ -57,7 +57,7 @@ def confirmation(run: Run) -> Confirmation:
         source = _site(found, plan.source)
         healthy = healthy or (bool(source.get("reachable")) and source.get("serves_writes") is True)
         if plan.operation is Operation.FAILOVER:
-            lines.append(f"  {unit}: expected loss now: {expected_loss_text(found, plan, run)}")
+            lines.append(f"  {unit}: expected loss now: {expected_loss_text(found, plan, run.last.utc_ns)}")
     return Confirmation("\n".join(lines), healthy)
 
 
@@ -97,7 +97,7 @@ def describe(unit: str, found: Mapping[str, Json], plan: Plan) -> list[str]:
     return lines
 
 
-def expected_loss_text(found: Mapping[str, Json], plan: Plan, run: Run) -> str:
+def expected_loss_text(found: Mapping[str, Json], plan: Plan, now_utc_ns: int) -> str:
     """The loss that a failover would state now: an expectation; the run measures it after the fence."""
     target = _site(found, plan.target)
     writers = target.get("writers") or {}
@@ -106,7 +106,7 @@ def expected_loss_text(found: Mapping[str, Json], plan: Plan, run: Run) -> str:
     last = target.get("last_commit_ns")
     if not isinstance(last, int) or target.get("heartbeat_ns") is None:
         return "unknown (no heartbeat from home)"
-    age_ms = max(0, (run.last.utc_ns - last) // 1_000_000)
+    age_ms = max(0, (now_utc_ns - last) // 1_000_000)
     home = _site(found, plan.source)
     behind = ""
     if home.get("lsn") and target.get("receive_lsn"):
@@ -120,10 +120,19 @@ def expected_loss_text(found: Mapping[str, Json], plan: Plan, run: Run) -> str:
 
 
 def observe(app: App, plan: Plan) -> dict[str, Any]:
-    """Run the plan's preflight steps now, without a run: dated facts, at most OBSERVE_SECONDS."""
+    """Run the plan's preflight steps now, without a run: dated facts, at most OBSERVE_SECONDS, and what
+    a failover would lose now."""
     steps = [step for step in plan.steps.values() if step.stage is Stage.PREFLIGHT]
     found = _perform(app, plan, steps)
-    return {"at": moment(now(app.clock)), "steps": found, "lines": _lines(plan, found)}
+    at = now(app.clock)
+    observed = {"at": moment(at), "steps": found, "lines": _lines(plan, found)}
+    if plan.operation is Operation.FAILOVER:
+        observed["loss"] = {
+            step.unit: expected_loss_text(found[step.id].get("evidence") or {}, plan, at.utc_ns)
+            for step in steps
+            if step.action.kind == INSPECT
+        }
+    return observed
 
 
 def read_only_gates(plan: Plan) -> list[Step]:
