@@ -182,19 +182,19 @@ def _operate(lab: Lab, operation: str, say: Say) -> Commanded:
         text=True,
     ) as process:
         assert process.stderr is not None
+        assert process.stdout is not None
         listening = threading.Thread(target=_pass_on, args=(process.stderr, say), daemon=True)
         listening.start()
+        watchdog = threading.Timer(OPERATION_SECONDS_MAX, process.kill)
+        watchdog.daemon = True
+        watchdog.start()
         try:
-            assert process.stdout is not None
-            watchdog = threading.Timer(OPERATION_SECONDS_MAX, process.kill)
-            watchdog.start()
             answer = process.stdout.read()
             code = process.wait()
+        finally:
             watchdog.cancel()
-        except BaseException:
             process.kill()
-            raise
-        listening.join()
+            listening.join()
     return Commanded(_run_of(operation, code, answer), started_ns)
 
 

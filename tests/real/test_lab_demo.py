@@ -1,0 +1,95 @@
+"""A demo that is interrupted leaves nothing: no process, no lab; its next one does not notice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from orchestrator.lab import claims, processes
+from orchestrator.lab.layout import Lab
+from tests import labs
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+
+STOPPED = 130
+GONE_SECONDS_MAX = 20.0
+
+
+class Demo:
+    """``continuity lab demo`` as a process; ``said`` grows while it speaks."""
+
+    def __init__(self, home: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", "lab", "demo", "--output", "json"],
+            cwd=labs.ROOT,
+            env={**os.environ, "CONTINUITY_HOME": str(home)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.said: list[str] = []
+        self._listening = threading.Thread(target=self._listen, daemon=True)
+        self._listening.start()
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        self.said.extend(iter(self.process.stderr.readline, ""))
+
+    def wait_for(self, words: str) -> None:
+        def is_said() -> bool:
+            assert self.process.poll() is None, "".join(self.said)
+            return any(words in line for line in self.said)
+
+        labs.wait_until(is_said, f"the demo says {words!r}", 60)
+
+    def end(self, number: signal.Signals) -> tuple[int, str]:
+        """Signal the demo alone, and wait for its end: (exit code, stdout)."""
+        self.process.send_signal(number)
+        assert self.process.stdout is not None
+        out = self.process.stdout.read()
+        code = self.process.wait(GONE_SECONDS_MAX)
+        self._listening.join(GONE_SECONDS_MAX)
+        self.process.stdout.close()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code, out
+
+
+def nothing_is_left(lab: Lab) -> bool:
+    return not lab.path.exists() and not processes.of_part(lab.mark(""), lab.path) and not claims.labs()
+
+
+MOMENTS = ("a new database", "every process at home is killed", "ordered by the demo")
+
+
+@pytest.mark.parametrize("words", MOMENTS)
+def test_a_demo_that_is_killed_takes_its_lab_with_it(words: str) -> None:
+    with labs.own_home() as home:
+        demo = Demo(home)
+        demo.wait_for(words)
+        (lab,) = claims.labs()
+        code, out = demo.end(signal.SIGKILL)
+        assert (code, out) == (-signal.SIGKILL, "")
+        labs.wait_until(lambda: nothing_is_left(lab), "nothing of the lab is left", GONE_SECONDS_MAX)
+        assert labs.listening(lab) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_stopped_cleans_up_before_it_ends(number: signal.Signals) -> None:
+    with labs.own_home() as home:
+        demo = Demo(home)
+        demo.wait_for("ordered by the demo")
+        (lab,) = claims.labs()
+        code, _ = demo.end(number)
+        assert code == STOPPED, "".join(demo.said)
+        assert nothing_is_left(lab)
+        assert any("stopped: the lab is gone" in line for line in demo.said)
+        kept = list((home / "reports").glob("*/journal.db"))
+        assert len(kept) == 1, "what was seen until then is kept"
