@@ -8,6 +8,7 @@ from orchestrator.core.events import RunCreated
 from orchestrator.core.inputs import At, Authorise, DriverStarted
 from orchestrator.core.model import Host, Operation, ProofKind, Site, Stage
 from orchestrator.core.plan import (
+    MANUAL,
     Bound,
     Gate,
     GroupMove,
@@ -22,12 +23,18 @@ from orchestrator.core.plan import (
 
 SECOND_NS = 1_000_000_000
 START_NS = 1_800_000_000 * SECOND_NS
+BOOT_NS = 1_000 * SECOND_NS
+
+AUTHORISED = (Gate.AUTHORISED,)
+FENCED = (*AUTHORISED, Gate.FENCED)
+PROMOTES = (*FENCED, Gate.VERIFIED, Gate.LOSS_ACCEPTED)
+OPENS = (*AUTHORISED, Gate.GRANTED)
 
 
-def at(seconds: float) -> At:
+def at(seconds: float, boot_ns: int = BOOT_NS) -> At:
     """A moment ``seconds`` after the tests' beginning of time, on both clocks."""
     ns = int(seconds * SECOND_NS)
-    return At(START_NS + ns, 1_000 * SECOND_NS + ns)
+    return At(START_NS + ns, boot_ns + ns)
 
 
 def a_step(
@@ -36,7 +43,7 @@ def a_step(
     *,
     stage: Stage = Stage.START,
     needs: Sequence[str] = (),
-    gates: Sequence[Gate] = (Gate.AUTHORISED,),
+    gates: Sequence[Gate] = AUTHORISED,
     group: str = "g",
     mutates: bool = True,
     idempotent: bool = False,
@@ -55,44 +62,127 @@ def a_step(
     )  # fmt: skip
 
 
-def a_plan(*steps: Step, fence_hosts: Mapping[str, Sequence[str]] | None = None) -> Plan:
-    groups: dict[str, GroupMove] = {}
+def a_plan(
+    *steps: Step,
+    fence_hosts: Mapping[str, Sequence[str]] | None = None,
+    operation: Operation = Operation.FAILOVER,
+    source: str = "home",
+    target: str = "embassy",
+    parallel_steps: int = 32,
+) -> Plan:
+    """``fence_hosts``: unit → the old side's members. A group has the units of its own steps."""
     hosts = {unit: tuple(names) for unit, names in (fence_hosts or {}).items()}
-    for step in steps:
-        groups.setdefault(step.group, GroupMove(step.group, (), "home", 1, 2, tuple(hosts), hosts))
+    groups = {}
+    for name in dict.fromkeys(step.group for step in steps):
+        units = {step.unit for step in steps if step.group == name}
+        mine = {unit: names for unit, names in hosts.items() if unit in units}
+        groups[name] = GroupMove(name, (), source, 1, 2, tuple(mine), mine)
     parts = Parts(
         sites={"home": Site("home", "home"), "embassy": Site("embassy", "embassy")},
-        hosts={h: Host(h, "home", "127.0.0.1") for names in hosts.values() for h in names},
+        hosts={h: Host(h, source, "127.0.0.1") for names in hosts.values() for h in names},
     )
-    return Plan(
-        Operation.FAILOVER, "home", "embassy", groups, {}, {s.id: s for s in steps}, parts,
-        PlanLimits(), "d" * 64,
-    )  # fmt: skip
+    limits = PlanLimits(parallel_steps=parallel_steps)
+    return Plan(operation, source, target, groups, {}, {s.id: s for s in steps}, parts, limits, "d" * 64)
+
+
+def inspect(unit: str, group: str = "g") -> Step:
+    return a_step(f"{unit}/inspect", Role.EVIDENCE, stage=Stage.PREFLIGHT, gates=(), mutates=False,
+                  idempotent=True, group=group, attempts=2)  # fmt: skip
+
+
+def stop(unit: str, host: str, group: str = "g", needs: Sequence[str] = ()) -> Step:
+    return a_step(f"{unit}/stop", Role.FENCE, stage=Stage.FENCE, idempotent=True, undo=Undo.UNDO, needs=needs,
+                  fences=(host,), proves=ProofKind.DEMOTED, group=group)  # fmt: skip
+
+
+def power(hosts: Sequence[str], group: str = "g", *, undo: Undo = Undo.POINT_OF_NO_RETURN) -> Step:
+    return a_step("site/power", Role.FENCE, stage=Stage.FENCE, idempotent=True, fences=hosts, undo=undo,
+                  proves=ProofKind.POWER_OFF, group=group)  # fmt: skip
+
+
+def promotion(
+    unit: str, group: str = "g", *, after: Sequence[str] = (), with_loss: bool = True
+) -> list[Step]:
+    """Close, verify, measure, promote, epoch, open of one cluster."""
+    needs = [f"{unit}/close", f"{unit}/verify", *([f"{unit}/measure"] if with_loss else [])]
+    gates = PROMOTES if with_loss else PROMOTES[:-1]
+    measure = a_step(f"{unit}/measure", Role.LOSS, stage=Stage.VERIFY_DATA, mutates=False, idempotent=True,
+                     gates=FENCED, group=group)  # fmt: skip
+    return [
+        a_step(f"{unit}/close", Role.CLOSE, stage=Stage.FENCE, idempotent=True, undo=Undo.UNDO, group=group),
+        a_step(f"{unit}/verify", Role.VERIFY, stage=Stage.VERIFY_DATA, mutates=False, idempotent=True, group=group),
+        *([measure] if with_loss else []),
+        a_step(f"{unit}/promote", Role.PROMOTE, stage=Stage.PROMOTE, undo=Undo.POINT_OF_NO_RETURN,
+               needs=(*needs, *after), gates=gates, group=group),
+        a_step(f"{unit}/epoch", Role.EPOCH, stage=Stage.PROMOTE, needs=(f"{unit}/promote",), idempotent=True,
+               undo=Undo.POINT_OF_NO_RETURN, group=group),
+        a_step(f"{unit}/open", Role.OPEN, stage=Stage.PROMOTE, needs=(f"{unit}/epoch",), idempotent=True,
+               undo=Undo.POINT_OF_NO_RETURN, gates=OPENS, group=group),
+    ]  # fmt: skip
+
+
+def route(name: str, needs: Sequence[str], group: str = "g", *, best_effort: bool = False) -> Step:
+    return a_step(name, Role.ROUTE, stage=Stage.CUTOVER, needs=needs, idempotent=True, gates=OPENS, attempts=3,
+                  group=group, best_effort=best_effort)  # fmt: skip
 
 
 def a_failover() -> Plan:
     """One database, two ways to fence it, one route: the shape of the main job."""
-    db = "db"
     return a_plan(
-        a_step("db/inspect", Role.EVIDENCE, stage=Stage.PREFLIGHT, gates=(), mutates=False, idempotent=True),
-        a_step("db/stop", Role.FENCE, stage=Stage.FENCE, idempotent=True, undo=Undo.UNDO, fences=("h1",),
-               proves=ProofKind.DEMOTED),
-        a_step("site/power", Role.FENCE, stage=Stage.FENCE, idempotent=True, fences=("h1",),
-               undo=Undo.POINT_OF_NO_RETURN, proves=ProofKind.POWER_OFF),
-        a_step("db/close", Role.CLOSE, stage=Stage.FENCE, idempotent=True, undo=Undo.UNDO),
-        a_step("db/verify", Role.VERIFY, stage=Stage.VERIFY_DATA, mutates=False, idempotent=True),
-        a_step("db/measure", Role.LOSS, stage=Stage.VERIFY_DATA, mutates=False, idempotent=True,
-               gates=(Gate.AUTHORISED, Gate.FENCED)),
-        a_step("db/promote", Role.PROMOTE, stage=Stage.PROMOTE, undo=Undo.POINT_OF_NO_RETURN,
-               needs=("db/close", "db/verify", "db/measure"),
-               gates=(Gate.AUTHORISED, Gate.FENCED, Gate.VERIFIED, Gate.LOSS_ACCEPTED)),
-        a_step("db/epoch", Role.EPOCH, stage=Stage.PROMOTE, needs=("db/promote",), idempotent=True,
-               undo=Undo.POINT_OF_NO_RETURN),
-        a_step("db/open", Role.OPEN, stage=Stage.PROMOTE, needs=("db/epoch",), idempotent=True,
-               gates=(Gate.AUTHORISED, Gate.GRANTED)),
-        a_step("svc/front/route", Role.ROUTE, stage=Stage.CUTOVER, needs=("db/open",), idempotent=True,
-               gates=(Gate.AUTHORISED, Gate.GRANTED), attempts=3),
-        fence_hosts={db: ("h1",)},
+        inspect("db"),
+        stop("db", "h1"),
+        power(("h1",)),
+        *promotion("db"),
+        route("svc/front/route", ("db/open",)),
+        fence_hosts={"db": ("h1",)},
+    )
+
+
+def a_wide_failover() -> Plan:
+    """Two groups on two machines of one site with a fence of the site that both share, beside a freeze, a
+    group of documents (nothing is promoted: its epoch decides), people's own step, and debts."""
+    freeze = a_step(
+        "db1/freeze", Role.FREEZE, stage=Stage.FREEZE, undo=Undo.UNDO, best_effort=True, group="g1"
+    )
+    documents = "docs/files"
+    return a_plan(
+        inspect("db1", "g1"),
+        freeze,
+        stop("db1", "h1", "g1"),
+        stop("db2", "h2", "g2"),
+        power(("h1", "h2"), "g1", undo=Undo.UNDO),
+        *promotion("db1", "g1"),
+        *promotion("db2", "g2"),
+        a_step(f"{documents}/stop", Role.FENCE, stage=Stage.FENCE, idempotent=True, undo=Undo.UNDO, fences=("h2",),
+               proves=ProofKind.DEMOTED, group="g3"),
+        a_step(f"{documents}/verify", Role.VERIFY, stage=Stage.VERIFY_DATA, mutates=False, group="g3"),
+        a_step(f"{documents}/epoch", Role.EPOCH, stage=Stage.PROMOTE, needs=(f"{documents}/verify",),
+               gates=PROMOTES[:-1], mutates=False, idempotent=True, group="g3"),
+        a_step(f"{documents}/publish", Role.OPEN, stage=Stage.PROMOTE, needs=(f"{documents}/epoch",), gates=OPENS,
+               undo=Undo.POINT_OF_NO_RETURN, group="g3"),
+        route("front/embassy", ("db1/open",), "g1"),
+        route("front/home", ("db1/open",), "g1", best_effort=True),
+        a_step("svc/call", kind=MANUAL, needs=("db2/open",), gates=OPENS, group="g2"),
+        a_step("svc/own", needs=("svc/call",), gates=OPENS, undo=Undo.POINT_OF_NO_RETURN, group="g2"),
+        a_step("db1/checkpoint", stage=Stage.COMMIT, needs=("db1/open",), gates=OPENS, group="g1"),
+        fence_hosts={"db1": ("h1",), "db2": ("h2",), documents: ("h2",)},
+    )  # fmt: skip
+
+
+def a_failback() -> Plan:
+    """Home follows the embassy first, people say when, then a planned switch and the old side follows."""
+    return a_plan(
+        inspect("db"),
+        a_step("db/rejoin", Role.REJOIN, stage=Stage.AUTHORISE, undo=Undo.POINT_OF_NO_RETURN),
+        a_step("db/reprotect", Role.PROTECT, stage=Stage.AUTHORISE, needs=("db/rejoin",), idempotent=True),
+        a_step("g/go-home", kind=MANUAL, stage=Stage.AUTHORISE, needs=("db/reprotect",)),
+        a_step("db/freeze", Role.FREEZE, stage=Stage.FREEZE, needs=("g/go-home",), undo=Undo.UNDO),
+        stop("db", "e1", needs=("db/freeze",)),
+        *promotion("db", after=("db/freeze",), with_loss=False),
+        a_step("db/follow", Role.REJOIN, stage=Stage.COMMIT, needs=("db/open",), gates=OPENS, idempotent=True),
+        a_step("db/protect", Role.PROTECT, stage=Stage.COMMIT, needs=("db/follow",), idempotent=True),
+        a_step("svc/stop-old", stage=Stage.COMMIT, needs=("db/open",), best_effort=True),
+        operation=Operation.FAILBACK, source="embassy", target="home", fence_hosts={"db": ("e1",)},
     )  # fmt: skip
 
 
@@ -100,8 +190,8 @@ def created(run: str = "r1") -> RunCreated:
     return RunCreated(at(0), run, "failover", "d" * 64, "ann", "laptop", "test")
 
 
-def driver(seconds: float, incarnation: str = "i1") -> DriverStarted:
-    return DriverStarted(at(seconds), incarnation, 1, "boot", "laptop", "0")
+def driver(seconds: float, incarnation: str = "i1", boot_ns: int = BOOT_NS) -> DriverStarted:
+    return DriverStarted(at(seconds, boot_ns), incarnation, 1, "boot", "laptop", "0")
 
 
 def authorise(seconds: float, accepted_ms: int = 1_000) -> Authorise:

@@ -77,18 +77,30 @@ def undo_what_may_be(draft: Draft) -> None:
 
 def _may_be_undone(run: Run) -> Iterator[str]:
     """Steps whose undo may begin now: nothing whose undo comes first is left."""
-    kept = frozenset(moved_groups(run))
+    kept = _kept(run)
     for step in run.index.undoable:
-        done = run.step(step).state in UNDOABLE and run.plan.steps[step].group not in kept
+        done = run.step(step).state in UNDOABLE and step not in kept
         if done and not any(_stands_in_the_way(run, o, kept) for o in run.index.undone_first[step]):
             yield step
+
+
+def _kept(run: Run) -> frozenset[str]:
+    """Steps of the groups that have moved, and every fence against their old side, whoever's it is: to
+    lift one would let the old side write again."""
+    kept: set[str] = set()
+    for group in moved_groups(run):
+        kept.update(run.index.by_group.get(group, ()))
+        for unit, hosts in run.plan.groups[group].fence_hosts.items():
+            for host in hosts:
+                kept.update(run.index.covering[unit, host])
+    return frozenset(kept)
 
 
 def _stands_in_the_way(run: Run, step: str, kept: frozenset[str]) -> bool:
     state = run.step(step).state
     if state is StepState.UNDO_FAILED:
         return not run.leave_closed
-    return state is StepState.UNDOING or (state in UNDOABLE and run.plan.steps[step].group not in kept)
+    return state is StepState.UNDOING or (state in UNDOABLE and step not in kept)
 
 
 def _busy(run: Run, states: frozenset[StepState]) -> bool:
@@ -126,9 +138,9 @@ _Cause = tuple[str, str, bool]  # the step it speaks of, its text, may it be tri
 
 def _taken_back(run: Run) -> Iterator[str]:
     """Steps of the groups that the abort takes back."""
-    kept = frozenset(moved_groups(run))
+    moved = frozenset(moved_groups(run))
     for group, steps in run.index.by_group.items():
-        if group not in kept:
+        if group not in moved:
             yield from steps
 
 
@@ -140,18 +152,20 @@ def _not_undone(run: Run) -> Iterator[_Cause]:
 
 
 def _undecided(run: Run) -> Iterator[_Cause]:
+    kept = _kept(run)
     for step in _taken_back(run):
-        state, action = run.step(step), run.plan.steps[step].action
-        if state.state is StepState.UNDECIDED and action.mutates and action.undo is not Undo.UNDO:
+        action = run.plan.steps[step].action
+        has_no_undo = action.mutates and (action.undo is not Undo.UNDO or step in kept)
+        if run.step(step).state is StepState.UNDECIDED and has_no_undo:
             yield step, f"{step}: nobody can tell whether it happened, and it has no undo", True
 
 
 def _closed(run: Run) -> Iterator[_Cause]:
     """What stands against one site being proven to write, for each group that is taken back."""
-    kept = frozenset(moved_groups(run))
+    moved, kept = frozenset(moved_groups(run)), _kept(run)
     said: set[str] = set()
     for name, move in run.plan.groups.items():
-        if name in kept:
+        if name in moved:
             continue
         for unit, hosts in move.fence_hosts.items():
             for host in hosts:
@@ -170,7 +184,7 @@ def _closed(run: Run) -> Iterator[_Cause]:
 def _stays_fenced(run: Run, fence: str, kept: frozenset[str]) -> bool:
     step = run.plan.steps[fence]
     in_force = run.step(fence).state in TOOK_EFFECT
-    return in_force and (step.action.undo is not Undo.UNDO or step.group in kept)
+    return in_force and (step.action.undo is not Undo.UNDO or fence in kept)
 
 
 def _comes_back_mute(run: Run, unit: str, hosts: tuple[str, ...]) -> bool:
@@ -186,10 +200,10 @@ def _comes_back_mute(run: Run, unit: str, hosts: tuple[str, ...]) -> bool:
 
 def left_as_it_is(run: Run) -> tuple[str, ...]:
     """Steps of an aborted run whose effect was not, or cannot be, taken back: named in its record."""
-    found = []
+    kept, found = _kept(run), []
     for step in _taken_back(run):
         state, action = run.step(step).state, run.plan.steps[step].action
-        has_no_undo = action.undo is Undo.POINT_OF_NO_RETURN and action.kind != MANUAL
+        has_no_undo = step in kept or (action.undo is Undo.POINT_OF_NO_RETURN and action.kind != MANUAL)
         if state is StepState.UNDO_FAILED or (
             action.mutates and (state is StepState.UNDECIDED or (state in TOOK_EFFECT and has_no_undo))
         ):

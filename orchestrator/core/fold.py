@@ -153,7 +153,7 @@ def _void(run: Run, at: At) -> Run:
     changed: dict[str, dict[str, StepRun]] = {}
     for name in run.index.proofs:
         old = run.step(name)
-        if old.state is StepState.SUCCEEDED and old.proof_at is not None:
+        if old.proof_at is not None or old.proof_since is not None:
             since = At(old.proof_since.utc_ns, at.mono_ns) if old.proof_since else None
             unit = run.plan.steps[name].unit
             changed.setdefault(unit, {})[name] = with_step(old, proof_at=None, proof_since=since)

@@ -1,4 +1,5 @@
-"""Decides what a service group is in: folds the events of a group's stream; decides nothing else.
+"""Decides what a service group is in: folds the events of a group's stream, and says what may never
+become of one; decides nothing else.
 
 Names such as ``embassy_active_unprotected`` are labels derived from the five facts, never stored.
 """
@@ -84,3 +85,17 @@ def fold_group(name: str, history: Iterable[GroupEvent]) -> GroupState:
     for event in history:
         state = evolve_group(state, event)
     return state
+
+
+def check_group(before: GroupState, after: GroupState, run: str) -> list[str]:
+    """What must be true when run ``run`` changes a group: epochs only grow, one site holds the right to
+    write, and only the run that claimed the group changes it."""
+    out = []
+    if after.epoch < before.epoch:
+        out.append(f"epochs-only-grow: {before.name} falls from {before.epoch} to {after.epoch}")
+    moved = after.active and before.active and after.active != before.active
+    if moved and after.epoch == before.epoch:
+        out.append(f"one-site-per-epoch: {before.name} goes to {after.active} within epoch {after.epoch}")
+    if run != before.claim:
+        out.append(f"only-the-claimant: {before.name} is claimed by {before.claim or 'nobody'}, not {run}")
+    return out

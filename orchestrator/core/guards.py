@@ -118,7 +118,8 @@ def _host_fenced(run: Run, unit: str, host: str, at: At) -> tuple[str, list[str]
         if state.state is StepState.SUCCEEDED:
             if is_fresh(run, state, at):
                 return "open", []
-            stale.append(fence)
+            if not any(run.step(step).attempt for step in run.index.rejoins.get(fence, ())):
+                stale.append(fence)  # else it would fence anew what was just brought back
         elif state.state in IN_PROGRESS:
             in_progress = True
     if stale:

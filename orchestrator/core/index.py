@@ -23,6 +23,7 @@ class PlanIndex:
     fences: tuple[str, ...]
     covering: Mapping[tuple[str, str], tuple[str, ...]]  # (unit, old host) → fences that speak for it
     before_end: Mapping[str, tuple[str, ...]]  # rejoin or commit step → fences that must have ended
+    rejoins: Mapping[str, tuple[str, ...]]  # fence → steps that bring back what it fenced
     epochs: Mapping[str, tuple[str, ...]]  # group → its EPOCH steps
     promotes: Mapping[str, tuple[str, ...]]  # group → its PROMOTE steps
     decisive: Mapping[str, tuple[str, ...]]
@@ -70,6 +71,12 @@ def index_of(plan: Plan) -> PlanIndex:
     fences = [step for step in plan.steps.values() if step.role is Role.FENCE]
     covering = _covering(plan, fences)
     of_group = _fences_of_groups(plan, fences, covering)
+    before_end = _before_end(plan, of_group)
+    rejoins: dict[str, list[str]] = {}
+    for end, waited_for in before_end.items():
+        if plan.steps[end].role is Role.REJOIN:
+            for fence in waited_for:
+                rejoins.setdefault(fence, []).append(end)
     return PlanIndex(
         units=_frozen(units),
         dependents=_frozen(dependents),
@@ -78,7 +85,8 @@ def index_of(plan: Plan) -> PlanIndex:
         preflight_set=frozenset(preflight),
         fences=tuple(step.id for step in fences),
         covering=covering,
-        before_end=_before_end(plan, of_group),
+        before_end=before_end,
+        rejoins=_frozen(rejoins),
         epochs=epochs,
         promotes=promotes,
         decisive=decisive,

@@ -2,112 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import pytest
 
 from orchestrator.core import events
-from orchestrator.core.decision import Decision
-from orchestrator.core.effects import Cancel, Check, Execute, UndoStep
-from orchestrator.core.fold import evolve, fold
 from orchestrator.core.inputs import (
     Abort,
     Accept,
-    Checked,
     DeclareLost,
     Ended,
-    Input,
     MarkDone,
     Pause,
-    Proceed,
     Resume,
     Retry,
     Skip,
-    UndoEnded,
     Woke,
 )
-from orchestrator.core.invariants import check
-from orchestrator.core.machine import advance
 from orchestrator.core.orders import orders
-from orchestrator.core.outcomes import Failed, Finding, FindingKind, Succeeded, Unknown
-from orchestrator.core.plan import Plan, Role
-from orchestrator.core.run import Run, start
+from orchestrator.core.outcomes import Failed, FindingKind, Unknown
+from orchestrator.core.plan import Role
 from orchestrator.core.states import RunState, StepState
 from orchestrator.errors import RefusedError
-from tests.builders import START_NS, a_failover, a_plan, a_step, at, authorise, created, driver
-
-LOCAL = {"durability": "local", "last_commit_ns": START_NS, "heartbeat_ns": START_NS,
-         "received_lsn": "0/10", "home_lsn": "0/30", "write_rate_rows_per_s": 10}  # fmt: skip
-REMOTE = {**LOCAL, "durability": "remote"}
-
-
-@dataclass
-class Story:
-    """Tells inputs to the machine and holds it to its promises after each."""
-
-    plan: Plan
-    now: float = 0.0
-    run: Run = field(init=False)
-    history: list[events.RunEvent] = field(default_factory=list)
-    groups: list[events.GroupEvent] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        first = created()
-        self.run = start(self.plan, first)
-        self.history.append(first)
-
-    def tell(self, given: Input) -> Decision:
-        before = self.run
-        decision = advance(before, given)
-        refolded = before
-        for event in decision.events:
-            refolded = evolve(refolded, event)
-        assert refolded == decision.run
-        assert check(before, decision.run, decision.events, is_deep=True) == []
-        self.run = decision.run
-        self.history.extend(decision.events)
-        self.groups.extend(decision.groups)
-        assert fold(self.plan, self.history, self.run.index) == self.run
-        return decision
-
-    def tick(self, seconds: float = 0.01) -> float:
-        self.now += seconds
-        return self.now
-
-    def proceed(self) -> None:
-        self.tell(Proceed(at(self.tick())))
-
-    def ok(self, step: str, **evidence: object) -> None:
-        self.tell(Ended(at(self.tick()), step, self.run.step(step).attempt, Succeeded(evidence)))  # type: ignore[arg-type]
-
-    def failed(self, step: str, retryable: bool = False) -> None:
-        self.tell(Ended(at(self.tick()), step, self.run.step(step).attempt, Failed("no", retryable)))
-
-    def found(self, step: str, kind: FindingKind, **evidence: object) -> None:
-        state = self.run.step(step)
-        finding = Finding(kind, "looked", evidence)  # type: ignore[arg-type]
-        self.tell(Checked(at(self.tick()), step, state.attempt, state.number, finding))
-
-    def executing(self) -> set[str]:
-        return {order.step for order in orders(self.run) if isinstance(order, Execute)}
-
-    def checking(self) -> set[str]:
-        return {order.step for order in orders(self.run) if isinstance(order, Check)}
-
-    def state(self, step: str) -> StepState:
-        return self.run.step(step).state
-
-
-def ordered(accepted_ms: int = 1_000, plan: Plan | None = None) -> Story:
-    """A failover whose preflight is through and which people have just confirmed."""
-    story = Story(plan or a_failover())
-    story.tell(driver(story.tick()))
-    story.proceed()
-    story.ok("db/inspect")
-    assert story.run.state is RunState.READY
-    story.tell(authorise(story.tick(), accepted_ms))
-    story.proceed()
-    return story
+from tests.builders import a_failover, a_plan, a_step, at, authorise, driver
+from tests.story import LOCAL, REMOTE, Story, ordered
 
 
 def test_a_failover_from_the_order_to_the_end() -> None:
@@ -391,68 +307,6 @@ def test_a_failure_blocks_its_dependents_only() -> None:
     assert story.state("a/one") is StepState.MARKED
     assert any(isinstance(e, events.StepMarked) and e.contradiction for e in story.history)
     assert story.executing() == {"a/two"}
-
-
-def test_abort_before_promotion_undoes_in_reverse_and_ends_with_one_writer() -> None:
-    story = ordered()
-    for step in ("db/stop", "db/close"):
-        story.ok(step)
-    story.tell(Abort(at(story.tick()), "ann", "false alarm"))
-    story.proceed()
-    assert any(isinstance(order, Cancel) for order in orders(story.run))
-    for step in ("site/power", "db/verify", "db/measure"):
-        story.failed(step)
-    undos = {order.step for order in orders(story.run) if isinstance(order, UndoStep)}
-    assert undos == {"db/stop", "db/close"}
-    for step in undos:
-        story.tell(
-            UndoEnded(at(story.tick()), step, story.run.step(step).number, Succeeded({"writes": True}))
-        )
-    assert story.run.state is RunState.ABORTED
-
-
-def test_abort_after_a_power_off_holds_until_people_leave_it_closed() -> None:
-    story = ordered()
-    for step in ("db/stop", "db/close", "db/verify", "site/power"):
-        story.ok(step)
-    story.failed("db/measure")
-    story.tell(Abort(at(story.tick()), "ann", "false alarm"))
-    story.proceed()
-    for step in ("db/stop", "db/close"):
-        story.tell(UndoEnded(at(story.tick()), step, story.run.step(step).number, Succeeded()))
-    assert story.run.state is RunState.HELD
-    assert "--leave-closed" in story.run.held_choices[-1]
-    story.tell(Abort(at(story.tick()), "ann", "it stays off", leave_closed=True))
-    assert story.run.state is RunState.ABORTED
-
-
-def test_an_undo_that_fails_holds_and_may_be_tried_again() -> None:
-    story = ordered()
-    story.ok("db/stop")
-    for step in ("site/power", "db/verify", "db/close", "db/measure"):
-        story.failed(step)
-    story.tell(Abort(at(story.tick()), "ann", "false alarm"))
-    story.proceed()
-    number = story.run.step("db/stop").number
-    story.tell(UndoEnded(at(story.tick()), "db/stop", number, Failed("home is gone")))
-    assert story.run.state is RunState.HELD
-    story.tell(Retry(at(story.tick()), "ann", "db/stop"))
-    assert orders(story.run) == [], "a verb starts nothing: the driver does"
-    story.proceed()
-    assert UndoStep("db/stop", story.run.step("db/stop").number) in orders(story.run)
-    story.tell(UndoEnded(at(story.tick()), "db/stop", story.run.step("db/stop").number, Succeeded()))
-    assert story.run.state is RunState.ABORTED
-
-
-def test_abort_after_promotion_names_failback() -> None:
-    story = ordered()
-    for step in ("db/stop", "db/close", "db/verify"):
-        story.ok(step)
-    story.ok("db/measure", **REMOTE)
-    story.ok("db/promote")
-    with pytest.raises(RefusedError, match="new plan") as refused:
-        story.tell(Abort(at(story.tick()), "ann", "no"))
-    assert "continuity failback" in refused.value.instead
 
 
 def test_skip_and_mark_done_never_satisfy_the_steps_of_the_promotion() -> None:
