@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 OPERATIONS = ("failover", "failback")
-HEADER = ("service", "RTO reached / objective", "RPO stated / objective", "clients' outage")
+HEADER = ("service", "RTO / objective", "RPO / objective", "clients' outage")
 
 
 def register(app: typer.Typer) -> None:
@@ -94,6 +94,7 @@ def _print(output: Output, schema: str, found: dict[str, Any]) -> None:
 
 
 def _print_rich(found: dict[str, Any]) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -101,7 +102,10 @@ def _print_rich(found: dict[str, Any]) -> None:
     for name in OPERATIONS:
         stated = found[name]
         colour = "green" if stated["verified"] else "red"
-        shown = Table(*HEADER, title=_title(name, stated), title_style=f"bold {colour}", title_justify="left")
+        console.print(_title(name, stated), style=f"bold {colour}")
+        shown = Table(box=SIMPLE_HEAD)
+        for column in HEADER:
+            shown.add_column(column, no_wrap=True)
         for row in _rows(stated):
             shown.add_row(*row)
         console.print(shown)
@@ -123,7 +127,7 @@ def _rows(stated: dict[str, Any]) -> list[tuple[str, ...]]:
             f"{_seconds(facts['rpo_seconds'])} / {_goal(facts['rpo_objective_seconds'])}",
             "" if facts["client_outage_seconds"] is None else _seconds(facts["client_outage_seconds"]),
         )
-        for name, facts in stated["services"].items()
+        for name, facts in sorted(stated["services"].items(), key=lambda item: (item[1]["tier"], item[0]))
     ]
 
 
@@ -166,4 +170,4 @@ def _seconds(value: float | None) -> str:
 def _goal(seconds: float) -> str:
     from orchestrator.core.values import duration_text
 
-    return duration_text(int(seconds * 1000))
+    return duration_text(int(seconds * 1000)) if seconds else "0"

@@ -68,6 +68,7 @@ def operation(recorded: Recorded, check: Mapping[str, Any], started_ns: int, at:
 
 
 SERVICE_FACTS = (
+    "tier",
     "rto_seconds",
     "rto_objective_seconds",
     "rto_met",
