@@ -68,10 +68,13 @@ class Terminal:
         return found.group(1) if found else ""
 
     def answer(self) -> None:
-        phrase = self.asked()
+        self.type(self.asked())
+
+    def type(self, text: str) -> None:
+        """Type a line, whatever was asked."""
         self._answered = len(self.said)
-        self.answers.append(phrase)
-        os.write(self._ours, f"{phrase}\n".encode())
+        self.answers.append(text)
+        os.write(self._ours, f"{text}\n".encode())
 
     def wait_until_asked(self, within_seconds: float) -> str:
         deadline = time.monotonic() + within_seconds

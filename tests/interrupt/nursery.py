@@ -156,6 +156,12 @@ class Nursery:
                     found[name] = command.strip()
         return {"orphans": found}
 
+    def end_all(self) -> None:
+        """No driver outlives its parent, also when a test has failed."""
+        for pid in self._drivers:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
     def obey(self, order: dict[str, Any]) -> dict[str, Any]:
         match order["do"]:
             case "chain":
@@ -179,6 +185,7 @@ def main(folder: str) -> None:
         except (OSError, ValueError, KeyError, AssertionError) as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)
+    nursery.end_all()
 
 
 if __name__ == "__main__":
