@@ -16,6 +16,7 @@ from orchestrator.core.values import Json
 from orchestrator.errors import InputError, Problem, RefusedError
 from orchestrator.ports import Catalog
 from orchestrator.runbook.parse import Loaded
+from orchestrator.runbook.rules_service import is_stateful
 
 SCHEMA = "continuity/explain/v1"
 ASSUMED_EPOCH = 1
@@ -82,11 +83,16 @@ def _site(estate: Estate, role: str) -> str:
 
 
 def _states(loaded: Loaded, assumed: Assumed) -> dict[str, GroupState]:
-    groups = {group_of(loaded.estate, service) for service in loaded.runbooks}
+    """Only what holds state can be unprotected: a group without any has nothing to lose."""
     active = _site(loaded.estate, assumed.active_role)
+    protection: dict[str, str] = {}
+    for service, runbook in sorted(loaded.runbooks.items()):
+        holds_state = any(map(is_stateful, runbook.components.values()))
+        group = group_of(loaded.estate, service)
+        protection[group] = assumed.protection if holds_state else protection.get(group, "protected")
     return {
-        name: GroupState(name, active, ASSUMED_EPOCH, assumed.protection, adopted=True)
-        for name in sorted(groups)
+        name: GroupState(name, active, ASSUMED_EPOCH, found, adopted=True)
+        for name, found in protection.items()
     }
 
 
@@ -123,12 +129,26 @@ def as_text(explanation: Explanation) -> str:
     lines = ["step".ljust(width) + "".join(f"  {operation.value:>10}" for operation in operations)]
     for step, positions in found:
         cells = "".join(f"  {positions.get(operation, '·'):>10}" for operation in operations)
-        lines += [step.id.ljust(width) + cells, f"    {step.title}", f"    why: {step.why}"]
+        lines += [step.id.ljust(width) + cells, *_told(explanation, step.id)]
     lines.append("")
     lines.append("The number is the step's place in that operation; steps that need not wait for each other")
     lines.append("run in parallel. `continuity plan OPERATION` prints the plan itself, with every command.")
     lines += [f"{operation.value}: {why}" for operation, why in explanation.refused.items()]
     return "\n".join(lines)
+
+
+def _told(explanation: Explanation, step: str) -> list[str]:
+    """Title and why; a step that means something else in another operation is told for each."""
+    meanings: dict[tuple[str, str], list[str]] = {}
+    for operation, plan in explanation.plans.items():
+        if step in plan.steps:
+            told = (plan.steps[step].title, plan.steps[step].why)
+            meanings.setdefault(told, []).append(operation.value)
+    lines = []
+    for (title, why), operations in meanings.items():
+        where = f"{', '.join(operations)}: " if len(meanings) > 1 else ""
+        lines += [f"    {where}{title}", f"    why: {why}"]
+    return lines
 
 
 def as_json(explanation: Explanation) -> dict[str, Json]:

@@ -15,6 +15,8 @@ from orchestrator.runbook.wording import RELOAD_HINT
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DECLARE = "declare"
+DEMOTES = ("postgresql.stop", "files.stop-replicator")
+RUNS_ON_A_HOST = "command.run"
 ROLES = ("control", "replication", "rewind")
 ARGUMENTS_FROM_COMPONENT = ("postgresql.", "files.", "service.")
 """Fences whose arguments the component fills in: they are bound when a plan is compiled."""
@@ -159,6 +161,15 @@ def _check_fence(sources: Sources, parsed: Parsed, fence: Fence, site: str, inde
         message = f"`action: {fence.action}` cannot prove `{fence.proves.value}`"
         hint = "people's declaration proves `site-lost`, and nothing else does"
         sources.note(parsed, (*place, "proves"), message, hint)
+    if fence.proves is ProofKind.DEMOTED and not is_declare and fence.action not in DEMOTES:
+        message = (
+            f"`{fence.action}` cannot prove `demoted`: only who holds the data can say that it stepped down"
+        )
+        hint = f"one of {', '.join(DEMOTES)}, or what this proves: power-off, network-cut, lease-expired"
+        sources.note(parsed, (*place, "proves"), message, hint)
+    if fence.on and fence.action != RUNS_ON_A_HOST:
+        message = f"`on` names a host, and `{fence.action}` runs on none"
+        sources.note(parsed, (*place, "on"), message, f"remove `on`; it is for `{RUNS_ON_A_HOST}`")
     if is_declare and fence.with_:
         sources.note(parsed, (*place, "with"), "`declare` takes no arguments", "remove `with`")
     catalog = sources.catalog
@@ -178,7 +189,7 @@ def _check_fence(sources: Sources, parsed: Parsed, fence: Fence, site: str, inde
         if hosts:
             values |= {"host.name": hosts[0].name, "host.address": hosts[0].address, "host.site": site}
         arguments = dict(fence.with_)
-        if fence.action == "command.run" and fence.on and "host" not in arguments:
+        if fence.action == RUNS_ON_A_HOST and fence.on and "host" not in arguments:
             arguments["host"] = fence.on
         try_bind(sources, parsed, (*place, "with"), fence.action, arguments, values)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from orchestrator.core.model import Component, Estate, OwnStep, Runbook, group_of
-from orchestrator.runbook import rules_estate, shape
+from orchestrator.core.model import Component, Estate, Runbook, group_of
+from orchestrator.runbook import rules_estate, rules_steps, shape
 from orchestrator.runbook.problems import YamlPath, suggest
 from orchestrator.runbook.references import Text, done_path
 from orchestrator.runbook.sources import Parsed, Sources
@@ -23,12 +23,13 @@ def check(sources: Sources, parsed: Parsed) -> None:
     estate = sources.known_estate
     _check_objectives(sources, parsed, runbook)
     _check_needs(sources, parsed, runbook)
-    _check_steps(sources, parsed, runbook)
+    rules_steps.check(sources, parsed)
     for name, component in runbook.components.items():
         _check_records(sources, parsed, runbook, name, component, estate)
     if estate is not None:
         _check_fences(sources, parsed, runbook, estate)
         _check_placement(sources, parsed, estate)
+        _check_both_sides(sources, parsed, estate)
         _check_needs_home(sources, parsed, estate)
     if runbook.name != parsed.document.path.stem and parsed.document.get(("name",)):
         line, _ = parsed.document.place(("name",))
@@ -74,64 +75,6 @@ def _check_needs(sources: Sources, parsed: Parsed, runbook: Runbook) -> None:
         sources.note(parsed, path, f"dependency cycle {' → '.join(cycle)}", hint)
 
 
-def _check_steps(sources: Sources, parsed: Parsed, runbook: Runbook) -> None:
-    names: set[str] = set()
-    for index, step in enumerate(runbook.steps):
-        place: YamlPath = ("steps", index)
-        cut = any(parsed.document.was_cut((*place, key)) for key in ("before", "after"))
-        if (step.before is None) == (step.after is None) and not cut:
-            message = (
-                "says neither `before` nor `after`" if step.before is None else "says `before` and `after`"
-            )
-            sources.note(parsed, place, f"step `{step.name}` {message}", "name one stage: `after: start`")
-        if step.timeout_ms <= 0:
-            hint = "a step that nobody bounds can hold up a crisis for ever: write for example `timeout: 30s`"
-            sources.note(parsed, (*place, "timeout"), "a step without timeout", hint)
-        if step.name in names:
-            hint = "give each step of a service a name of its own"
-            sources.note(parsed, (*place, "name"), f"step `{step.name}` stands twice", hint)
-        names.add(step.name)
-        if sources.catalog is not None:
-            _check_action(sources, parsed, runbook, step, place)
-
-
-def _check_action(sources: Sources, parsed: Parsed, runbook: Runbook, step: OwnStep, place: YamlPath) -> None:
-    assert sources.catalog is not None
-    kinds = set(sources.catalog.kinds())
-    if step.action not in kinds:
-        hint = suggest(step.action, kinds)
-        sources.note(parsed, (*place, "action"), f"unknown action `{step.action}`", hint)
-        return
-    estate = sources.known_estate
-    if estate is None:
-        return
-    values = example_values(estate, runbook)
-    rules_estate.try_bind(sources, parsed, (*place, "with"), step.action, step.with_, values)
-
-
-def example_values(estate: Estate, runbook: Runbook) -> dict[str, str]:
-    """Placeholders of an own step for a move from the first home to the first embassy."""
-    values: dict[str, str] = {}
-    for side, role in (("from", "home"), ("to", "embassy")):
-        site = next((site.name for site in estate.sites.values() if site.role == role), "")
-        values[f"{side}.name"] = site
-        for name, component in runbook.components.items():
-            at = _hosts_of(estate, component).get(site, ())
-            host = estate.hosts.get(at[0]) if at else None
-            values[f"{side}.{name}.address"] = host.address if host is not None else "192.0.2.1"
-    return values
-
-
-def _hosts_of(estate: Estate, component: Component) -> Mapping[str, Sequence[str]]:
-    cluster = estate.clusters.get(getattr(component, "cluster", ""))
-    if cluster is not None:
-        return cluster.members
-    at = getattr(component, "at", None)
-    if not isinstance(at, Mapping):
-        return {}
-    return {site: hosts if isinstance(hosts, tuple) else (hosts.host,) for site, hosts in at.items()}
-
-
 def _check_records(
     sources: Sources,
     parsed: Parsed,
@@ -141,14 +84,21 @@ def _check_records(
     estate: Estate | None,
 ) -> None:
     """Records of names: an address per site, or the component whose proxies clients meet."""
+    seen: set[tuple[str, str]] = set()
     for index, record in enumerate(getattr(component, "records", ())):
         place: YamlPath = ("components", name, "records", index)
+        if (record.name, record.type) in seen:
+            sources.note(parsed, place, f"record {record.name} {record.type} stands twice", "remove one")
+        seen.add((record.name, record.type))
         proxy, at = getattr(record, "proxy", ""), getattr(record, "at", {})
         if bool(proxy) == bool(at):
             message = "says both `proxy` and `at`" if proxy else "says neither `proxy` nor `at`"
             hint = "write `proxy: COMPONENT` (its front address) or `at: {SITE: [ADDRESS]}`"
             sources.note(parsed, place, f"record {message}", hint)
             continue
+        for site in sorted(set(component.servers) - set(at)) if at else ():  # type: ignore[attr-defined]
+            hint = f"write `at: {{{site}: [ADDRESS]}}` too: the name moves there with the service"
+            sources.note(parsed, (*place, "at"), f"record {record.name} has no value at {site}", hint)
         target = runbook.components.get(proxy)
         if target is None or estate is None:
             continue
@@ -221,6 +171,30 @@ def _check_placement(sources: Sources, parsed: Parsed, estate: Estate) -> None:
             message = f"{what} `{text.text}` stands at {stands}, not at {text.site}"
             hint = f"name one that stands at {text.site}: a failover must not need the other site"
             sources.note(parsed, done_path(text.path, parsed.document.data), message, hint)
+
+
+PLACED_BY: Mapping[str, str] = {"service": "at", "files": "at", "haproxy": "proxies", "dns": "servers"}
+"""Component type → its field that says by site what it has there."""
+
+
+def _check_both_sides(sources: Sources, parsed: Parsed, estate: Estate) -> None:
+    """What stands at one side only can go nowhere, or never come home."""
+    runbook: Runbook = parsed.value
+    for name, component in runbook.components.items():
+        field = PLACED_BY.get(shape.component_type(component), "")
+        path: YamlPath = ("components", name, field)
+        if not field or parsed.document.was_cut(path):
+            continue
+        found = getattr(component, field)
+        roles = {estate.sites[site].role for site in found if site in estate.sites and found[site]}
+        if not found or set(found) - set(estate.sites):
+            continue  # a problem of its own
+        for role in ("home", "embassy"):
+            sites = [site.name for site in estate.sites.values() if site.role == role]
+            if sites and role not in roles:
+                message = f"`{name}` has nothing at {' or '.join(sites)}, so it cannot move there"
+                hint = f"write `{field}: {{{sites[0]}: …}}`: a service must be able to go and to come back"
+                sources.note(parsed, path, message, hint)
 
 
 def _site_of_part(estate: Estate, kind: str, name: str) -> str:
