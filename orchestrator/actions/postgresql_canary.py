@@ -125,14 +125,15 @@ class RefusesParams:
 
 
 ATTEMPT = (
-    "BEGIN; INSERT INTO continuity.canary (site, run, at, epoch)"
+    "BEGIN; SET TRANSACTION READ WRITE; INSERT INTO continuity.canary (site, run, at, epoch)"
     f" VALUES ('refuses', '{postgresql_epoch.RUN}', clock_timestamp(), 0)"
     " ON CONFLICT (site) DO UPDATE SET run = excluded.run; ROLLBACK"
 )
 
 
 class Refuses:
-    """A write at the old side must be refused; it is rolled back in any case.
+    """A write at the old side must be refused, even to a session that overrides a read-only default;
+    it is rolled back in any case.
 
     A side that cannot be reached is not observed: the journalled fence proof stands for it, and the
     evidence says so (``observed`` false).
@@ -168,7 +169,10 @@ class Refuses:
                     context.record(f"{params.database}: {ATTEMPT}")
                     try:
                         postgresql.rows(session, postgresql_epoch.with_run(ATTEMPT, context.run))
-                    except psycopg.errors.ReadOnlySqlTransaction as error:
+                    except (
+                        psycopg.errors.ReadOnlySqlTransaction,
+                        psycopg.errors.FeatureNotSupported,
+                    ) as error:
                         session.rollback()
                         return Succeeded({**evidence, "detail": postgresql.error_text(error)})
             except TransientError as error:

@@ -17,7 +17,7 @@ from orchestrator.drivers.postgresql import Session
 from orchestrator.drivers.postgresql_member import Member, member
 from orchestrator.ports import Context, Description
 
-CLOSED = {
+CLOSED: dict[str, str | None] = {
     "default_transaction_read_only": "on",
     "synchronous_standby_names": "",
     "wal_retrieve_retry_interval": "1ms",
@@ -27,7 +27,6 @@ after the primary's death does not wait five seconds for the next try to fetch W
 
 OPENED: dict[str, str | None] = {"default_transaction_read_only": None, "wal_retrieve_retry_interval": None}
 REOPENED: dict[str, str | None] = {**OPENED, "synchronous_standby_names": None}
-NAMES = tuple(CLOSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,30 +64,22 @@ class Close:
 
     def check(self, context: Context[CloseParams]) -> Finding:
         def work() -> Finding:
-            seen = _read_in_new_session(context)
-            if _is_closed(seen):
-                return Finding(FindingKind.DONE, "", _evidence(seen))
-            return Finding(FindingKind.NOT_DONE, f"a new session has {seen}")
+            with postgresql.lease(context, _member(context), looking=True, new=True) as session:
+                seen, problem = _closed(session)
+            if problem:
+                return Finding(FindingKind.NOT_DONE, problem)
+            return Finding(FindingKind.DONE, "", seen)
 
         return postgresql.found(work)
 
     def execute(self, context: Context[CloseParams]) -> Outcome:
         def work() -> Outcome:
             with postgresql.lease(context, _member(context)) as session:
-                before = postgresql_settings.read_settings(session, NAMES)
-                wanted = {
-                    name: setting
-                    for name, setting in CLOSED.items()
-                    if name == "default_transaction_read_only" or before[name] != setting
-                }
-                postgresql_settings.change(context, session, wanted)
-                seen = postgresql_settings.read_settings(session, NAMES)
-                ways_in = postgresql_settings.overrides(session, "default_transaction_read_only")
-            if not _is_closed(seen):
-                return Failed(f"after the reload the server still has {seen}")
-            if ways_in:
-                return Failed(f"not closed for everybody: {'; '.join(ways_in)}")
-            return Succeeded(_evidence(seen))
+                if not postgresql.value(session, "SELECT pg_is_in_recovery()"):
+                    return Failed("not a standby: closing it would stop whoever writes here")
+                postgresql_settings.change(context, session, CLOSED)
+                seen, problem = _closed(session)
+            return Failed(problem, evidence=seen) if problem else Succeeded(seen)
 
         return postgresql.settle(work)
 
@@ -146,17 +137,15 @@ def _member(context: Context[Any]) -> Member:
     return member(context.parts, context.params.cluster, context.params.host)
 
 
-def _read_in_new_session(context: Context[Any]) -> dict[str, str]:
-    with postgresql.lease(context, _member(context), looking=True, new=True) as session:
-        return postgresql_settings.read_settings(session, NAMES)
-
-
-def _is_closed(seen: dict[str, str]) -> bool:
-    return all(seen[name] == setting for name, setting in CLOSED.items())
-
-
-def _evidence(seen: dict[str, str]) -> dict[str, Json]:
-    return dict(seen)
+def _closed(session: Session) -> tuple[dict[str, Json], str]:
+    """What this session has, and why that is not closed ("" when it is)."""
+    seen = postgresql_settings.read_settings(session, tuple(CLOSED))
+    open_to = postgresql_settings.lets_write(session)
+    if any(seen[name] != setting for name, setting in CLOSED.items()):
+        return dict(seen), f"new sessions have {seen}"
+    if open_to:
+        return dict(seen), f"not closed for everybody: {'; '.join(open_to)}"
+    return dict(seen), ""
 
 
 def _writable(session: Session) -> tuple[str, dict[str, Json]]:

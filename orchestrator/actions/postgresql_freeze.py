@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
 from orchestrator.core.plan import Parts, Undo
-from orchestrator.core.values import ClusterRef, HostRef
+from orchestrator.core.values import ClusterRef, HostRef, Json
 from orchestrator.drivers import postgresql, postgresql_settings
 from orchestrator.drivers.postgresql import Session
 from orchestrator.drivers.postgresql_member import Member, member
@@ -20,8 +20,8 @@ from orchestrator.ports import Context, Description
 FROZEN: dict[str, str | None] = {"default_transaction_read_only": "on"}
 LIFTED: dict[str, str | None] = {"default_transaction_read_only": None}
 WRITERS = (
-    "SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid())"
-    " + (SELECT count(*) FROM pg_prepared_xacts)"
+    "SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()),"
+    " (SELECT count(*) FROM pg_prepared_xacts)"
 )
 BEGUN_BEFORE = (
     "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND state <> 'idle'"
@@ -74,11 +74,12 @@ class Freeze:
         def work() -> Finding:
             with postgresql.lease(context, _member(context), looking=True, new=True) as session:
                 read_only, _ = postgresql.row(session, READ_ONLY)
-                left = postgresql.value(session, WRITERS)
-            if read_only and not left:
-                return Finding(FindingKind.DONE, "", {"writers_left": 0})
-            state = "read-only" if read_only else "takes writes"
-            return Finding(FindingKind.NOT_DONE, f"{state}, {left} transactions write")
+                open_to = postgresql_settings.lets_write(session)
+                left = _Left(*postgresql.row(session, WRITERS))
+            if read_only and not open_to and not left:
+                return Finding(FindingKind.DONE, "", left.evidence())
+            state = "takes writes" if open_to or not read_only else "read-only"
+            return Finding(FindingKind.NOT_DONE, f"{state}, {left}")
 
         return postgresql.found(work)
 
@@ -88,15 +89,18 @@ class Freeze:
                 postgresql_settings.change(context, session, FROZEN)
                 context.record(BEGUN_BEFORE)
                 _wait_for_those_begun(context, session)
+                open_to = postgresql_settings.lets_write(session)
                 context.record(WRITERS)
                 left = _wait_quiet(context, session)
                 lsn = postgresql.value(
                     session,
                     "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END",
                 )
+            if open_to:
+                return Failed(f"not frozen for everybody: {'; '.join(open_to)}", evidence=left.evidence())
             if left:
-                return Failed(f"{left} transactions still write", evidence={"writers_left": left})
-            return Succeeded({"writers_left": 0, "lsn": lsn})
+                return Failed(str(left), evidence=left.evidence())
+            return Succeeded({**left.evidence(), "lsn": lsn})
 
         return postgresql.settle(work)
 
@@ -121,12 +125,29 @@ def _wait_for_those_begun(context: Context[FreezeParams], session: Session) -> N
             return
 
 
-def _wait_quiet(context: Context[FreezeParams], session: Session) -> int:
-    """Wait until no other transaction writes, as long as the step's time allows; how many are left."""
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """Transactions that write: of sessions, and prepared ones, which end only when people end them."""
+
+    active: int
+    prepared: int
+
+    def __bool__(self) -> bool:
+        return bool(self.active or self.prepared)
+
+    def __str__(self) -> str:
+        return f"{self.active} transactions still write, {self.prepared} are prepared"
+
+    def evidence(self) -> dict[str, Json]:
+        return {"writers_left": self.active, "prepared_left": self.prepared}
+
+
+def _wait_quiet(context: Context[FreezeParams], session: Session) -> _Left:
+    """Wait until no other transaction writes, as long as the step's time allows; what is left."""
     end = context.deadline - min(0.5, context.seconds_left() / 4)
     while True:
-        left = int(postgresql.value(session, WRITERS))
-        if not left or context.clock.monotonic() >= end or context.cancelled.wait(POLL_SECONDS):
+        left = _Left(*postgresql.row(session, WRITERS))
+        if not left.active or context.clock.monotonic() >= end or context.cancelled.wait(POLL_SECONDS):
             return left
 
 

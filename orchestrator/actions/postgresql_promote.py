@@ -53,8 +53,8 @@ class Promote:
 
     def describe(self, params: PromoteParams, parts: Parts) -> Description:
         at = member(parts, params.cluster, params.host)
-        commands = [f"write {postgresql_server.claim_file(at)}: the attempt that promotes"]
-        commands += [f"{name}: {_guard_statement(params)}" for name in params.databases[1:]]
+        commands = [f"{name}: {_guard_statement(params)}" for name in params.databases[1:]]
+        commands += [f"write {postgresql_server.claim_file(at)}: the attempt that promotes"]
         commands += [f"{_first(params)}: {promote_statement(params)}", IN_RECOVERY]
         return Description(tuple(commands), at.touches, Undo.POINT_OF_NO_RETURN)
 
@@ -76,10 +76,13 @@ class Promote:
 
     def execute(self, context: Context[PromoteParams]) -> Outcome:
         def work() -> Outcome:
-            refusal = _prepare(context)
+            refusal = _rows_refuse(context)
             if refusal:
                 return Failed(refusal)
             with postgresql.lease(context, _member(context), _first(context.params)) as session:
+                if not postgresql.value(session, IN_RECOVERY):
+                    return _already_promoted(context, session)
+                _claim(context)
                 return _promote(context, session)
 
         return postgresql.settle(work)
@@ -107,17 +110,28 @@ def _member(context: Context[Any]) -> Member:
     return member(context.parts, context.params.cluster, context.params.host)
 
 
-def _prepare(context: Context[PromoteParams]) -> str:
-    """Look at the other databases' rows and claim the target; why not to promote, or ""."""
+def _rows_refuse(context: Context[PromoteParams]) -> str:
+    """Why the rows of the databases beside the first do not let it be promoted, or ""."""
     params, at = context.params, _member(context)
     for database in params.databases[1:]:
         with postgresql.lease(context, at, database) as session:
             context.record(f"{database}: {_guard_statement(params)}")
             if postgresql.value(session, _guard_statement(params)) != 1:
                 return f"{database}: its row is not epoch {params.expect_epoch} at {params.expect_site}"
-    context.record(f"write {postgresql_server.claim_file(at)}: the attempt that promotes")
-    postgresql_server.take_claim(context, at, site=at.host.site, epoch_seen=params.expect_epoch)
     return ""
+
+
+def _claim(context: Context[PromoteParams]) -> None:
+    """Say at the target who promotes it, before the order is sent: a check knows its own run by it."""
+    at = _member(context)
+    context.record(f"write {postgresql_server.claim_file(at)}: the attempt that promotes")
+    postgresql_server.take_claim(context, at, site=at.host.site, epoch_seen=context.params.expect_epoch)
+
+
+def _already_promoted(context: Context[PromoteParams], session: Session) -> Outcome:
+    """Nothing is claimed and nothing sent: whoever promoted it keeps the claim."""
+    found = _promoted(context, session)
+    return Succeeded(found.evidence) if found.kind is FindingKind.DONE else Failed(found.reason)
 
 
 def _promote(context: Context[PromoteParams], session: Session) -> Outcome:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
 from orchestrator.core.plan import Parts, Undo
 from orchestrator.core.values import (
@@ -28,6 +29,7 @@ from orchestrator.ports import Context, Description
 MILLISECOND_NS = 1_000_000
 SECOND_NS = 1_000_000_000
 RATE_NS_MIN = 100 * MILLISECOND_NS  # a rate over less says nothing
+PLANNED = (Operation.SWITCHOVER, Operation.FAILBACK)
 READ_WRITERS = "SELECT epoch, site, run, durability FROM continuity.writer"
 POLL_SECONDS = 0.001
 
@@ -119,6 +121,8 @@ class Verify(ReadOnly):
 def _problems_of_standby(context: Context[VerifyParams], facts: Facts) -> Iterator[str]:
     if not facts.in_recovery:
         yield "not a standby: it has been promoted already"
+    if facts.in_recovery and _source_still_runs(context) and facts.receiver_status != "streaming":
+        yield "it does not stream: what is written until the stop would not arrive"
     if facts.is_paused:
         yield f"replay is {facts.pause_state}: a promotion replays what was held back"
     if facts.is_delayed:
@@ -136,6 +140,12 @@ def _problems_of_standby(context: Context[VerifyParams], facts: Facts) -> Iterat
     for site, seen in postgresql_facts.inspected(context.evidence):
         if seen.get("system_id") != facts.system_id:
             yield f"system identifier {facts.system_id} is not that of {site} ({seen.get('system_id')})"
+
+
+def _source_still_runs(context: Context[VerifyParams]) -> bool:
+    """In a planned move, until its stop is proven: data is verified again right before the promotion."""
+    stopped = any(step.get("proof") for step in context.evidence.values())
+    return context.operation in PLANNED and not stopped
 
 
 def _lag_ms(facts: Facts) -> int | None:

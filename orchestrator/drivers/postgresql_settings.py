@@ -84,6 +84,12 @@ def overrides(session: Session, name: str) -> list[str]:
     return [f"{role} in {database}: {setting}" for role, database, setting in found]
 
 
+def lets_write(session: Session) -> list[str]:
+    """Roles and databases whose sessions write although ``default_transaction_read_only`` is on."""
+    found = overrides(session, "default_transaction_read_only")
+    return [text for text in found if text.rpartition("=")[2] != "on"]
+
+
 def read_settings(session: Session, names: tuple[str, ...]) -> dict[str, str]:
     """The settings as this session has them."""
     found = row(session, "SELECT " + ", ".join(f"current_setting({quote(name)})" for name in names))
@@ -93,8 +99,11 @@ def read_settings(session: Session, names: tuple[str, ...]) -> dict[str, str]:
 # --- the role file ----------------------------------------------------------------------------
 
 
-def conninfo(source: Member, follower: Member, *, role: str, database: str = "") -> str:
-    """How ``follower``'s host reaches the server ``source``; the password stands in a file there."""
+def conninfo(source: Member, follower: Member, *, role: str, database: str = "", name: str = "") -> str:
+    """How ``follower``'s host reaches the server ``source``; the password stands in a file there.
+
+    ``name``: what a tool is called there. Only the standby itself has its host's name: commits wait for it.
+    """
     cluster = source.cluster
     path = cluster.replicate_from.get(source.host.site)
     parts = {
@@ -106,8 +115,8 @@ def conninfo(source: Member, follower: Member, *, role: str, database: str = "")
     }
     if follower.ca:
         parts["sslrootcert"] = follower.ca
-    if role == "replication":
-        parts["application_name"] = follower.host.name
+    if name or role == "replication":
+        parts["application_name"] = name or follower.host.name
     if database:
         parts["dbname"] = database
     return " ".join(f"{name}={_conninfo_value(text)}" for name, text in parts.items())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from tests.real import pgharness
@@ -12,3 +15,10 @@ from tests.real.pgharness import Pair
 def pg_template(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """Home and embassy with PostgreSQL of the wheel, cleanly stopped; see ``pgharness.running``."""
     return pgharness.make_template(tmp_path_factory.mktemp("pg"), pgharness.installations()["17"])
+
+
+@pytest.fixture
+def pair(pg_template: Pair, tmp_path: Path) -> Iterator[Pair]:
+    """Home is the primary, the embassy streams, and commits wait for it."""
+    with pgharness.running(pg_template, tmp_path / "p") as made:
+        yield made

@@ -140,6 +140,7 @@ listen_addresses = '{address}'
 port = {port}
 unix_socket_directories = ''
 max_connections = 40
+max_prepared_transactions = 5
 shared_buffers = 32MB
 dynamic_shared_memory_type = mmap
 wal_level = replica
@@ -371,20 +372,34 @@ class Pair:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
             self.kill_site(site)
+        held = _HELD_NETS.pop(self.addresses["home"], None)
+        if held is not None:
+            held.close()
+
+
+_HELD_NETS: dict[str, socket.socket] = {}
+"""Home's address of every pair of this process, with the name that keeps other test runs off it."""
 
 
 def _free_net() -> tuple[str, str]:
-    """Addresses of home and embassy on which nobody listens."""
-    for number in range(1, 255):
-        net = (os.getpid() + number) % 250 + 1
+    """Addresses of home and embassy on which nobody listens, and that no other test run is about to use."""
+    for number in range(1, 250):
+        net = (os.getpid() * 7 + number) % 250 + 1
         pair = f"127.252.{net}.1", f"127.252.{net}.2"
-        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            for address in pair:
-                for port in (PORT, SUPERVISOR_PORT):
-                    probe = stack.enter_context(socket.socket())
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind((address, port))
-            return pair
+        held = socket.socket(socket.AF_UNIX)
+        try:
+            held.bind(f"\0continuity-test-net-{net}")
+            with contextlib.ExitStack() as stack:
+                for address in pair:
+                    for port in (PORT, SUPERVISOR_PORT):
+                        probe = stack.enter_context(socket.socket())
+                        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                        probe.bind((address, port))
+        except OSError:
+            held.close()
+            continue
+        _HELD_NETS[pair[0]] = held
+        return pair
     raise AssertionError("no free loopback addresses")
 
 
@@ -567,6 +582,7 @@ class Load:
     def __init__(self, pair: Pair, site: str, writers: int = 2, database: str = "population") -> None:
         self.acknowledged: dict[str, float] = {}
         self.unknown: dict[str, float] = {}
+        self.refused = 0
         self._pair, self._site, self._database = pair, site, database
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._write, args=(n,), daemon=True) for n in range(writers)]
@@ -598,6 +614,7 @@ class Load:
                 session.execute("INSERT INTO rows VALUES (%s, %s)", (name, f"value {name}"))
                 self.acknowledged[name] = time.monotonic()
             except psycopg.errors.ReadOnlySqlTransaction:
+                self.refused += 1
                 self._over.wait(0.005)
             except psycopg.Error:
                 self.unknown[name] = time.monotonic()

@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,18 +22,12 @@ from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded, Unknown
 from orchestrator.drivers import supervisor
 from tests.action_context import GivenSecrets
-from tests.real.pgharness import CLUSTER, SECRETS, Load, Pair, running, until
+from tests.real.pgharness import CLUSTER, SECRETS, Load, Pair, until
 
 pytestmark = pytest.mark.real
 
 STOP = StopParams(CLUSTER, "h1")
 DRAINED = VerifyDrainedParams(CLUSTER, "e1", "h1")
-
-
-@pytest.fixture
-def pair(pg_template: Pair, tmp_path: Path) -> Iterator[Pair]:
-    with running(pg_template, tmp_path / "p") as made:
-        yield made
 
 
 def stop(pair: Pair, **more: Any) -> Any:
@@ -88,6 +82,22 @@ def test_the_whole_site_restarts_and_home_stays_a_standby(pair: Pair) -> None:
     pair.start_site("home")
     pair.wait_ready("home")
     assert in_recovery(pair)
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_after_the_proof_home_acknowledges_nothing(pair: Pair, is_frozen: bool) -> None:
+    """By one clock outside, on direct SQL, whatever restarts the unit; frozen first or not."""
+    with Load(pair, "home", writers=4) as load:
+        load.wait(200)
+        if is_frozen:
+            pair.perform(Freeze(), FreezeParams(CLUSTER, "h1"))
+        assert isinstance(stop(pair), Succeeded)
+        proven = time.monotonic()
+        start_unit(pair)
+        refused = load.refused
+        until(lambda: load.refused >= refused + 20, "the writers do not try again")
+    late = [name for name, at in load.acknowledged.items() if at > proven]
+    assert not late
 
 
 def test_a_clean_stop_is_proven_drained(pair: Pair) -> None:
