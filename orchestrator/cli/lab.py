@@ -157,7 +157,8 @@ def load(
         for each in running:
             each.process.wait()
     except KeyboardInterrupt:
-        traffic.stop(lab)
+        for each in running:  # and no other load of this lab
+            each.process.terminate()
     _print_load([traffic.wait(each) for each in running], output)
 
 
