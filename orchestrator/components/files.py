@@ -209,7 +209,7 @@ def joined(directory: str, name: str) -> str:
     parts = directory.rstrip("/").split("/")
     for part in name.split("/"):
         if part == "..":
-            parts.pop()
+            del parts[max(1, len(parts) - 1) :]  # above the root is the root
         elif part not in (".", ""):
             parts.append(part)
     return "/".join(parts)

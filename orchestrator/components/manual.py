@@ -9,6 +9,7 @@ from orchestrator.core.model import Estate, Stage
 from orchestrator.core.move import AUTHORISED, BEFORE_OPEN, ONCE, OPENS, Contribution, Placed
 from orchestrator.core.plan import Draft, Role
 from orchestrator.core.values import ComponentRef, Name, Template
+from orchestrator.errors import InputError
 
 WAIT_MS = 7 * 24 * 3_600_000
 COUNTS_AS_UP = frozenset({Stage.START, Stage.CHECK, Stage.CUTOVER})
@@ -32,9 +33,11 @@ class Manual:
         """One question to people per stage, in the order of the stages; none in a reprotect."""
         service = placed.runbook.name
         drafts: list[Draft] = []
+        if Stage.PREFLIGHT in self.prompts:
+            raise InputError(f"{self.unit_in(service)}: nobody is asked in preflight, which only looks")
         if placed.move.moves:
             for stage in Stage:
-                if stage in self.prompts and stage is not Stage.PREFLIGHT:
+                if stage in self.prompts:
                     drafts.append(self._ask(placed, stage, tuple(draft.key for draft in drafts[-1:])))
         return Contribution(self.unit_in(service), service, tuple(drafts))
 

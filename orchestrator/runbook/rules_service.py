@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from orchestrator.core.model import Component, Estate, Runbook, group_of
+from orchestrator.core.model import Component, Estate, Runbook, Stage, group_of
 from orchestrator.runbook import rules_estate, rules_steps, shape
 from orchestrator.runbook.problems import YamlPath, suggest
 from orchestrator.runbook.references import Text, done_path
@@ -26,6 +26,7 @@ def check(sources: Sources, parsed: Parsed) -> None:
     rules_steps.check(sources, parsed)
     for name, component in runbook.components.items():
         _check_records(sources, parsed, runbook, name, component, estate)
+        _check_says_something(sources, parsed, name, component)
     if estate is not None:
         _check_fences(sources, parsed, runbook, estate)
         _check_placement(sources, parsed, estate)
@@ -73,6 +74,24 @@ def _check_needs(sources: Sources, parsed: Parsed, runbook: Runbook) -> None:
         path: YamlPath = ("components", cycle[0], "needs")
         hint = "a component cannot wait for itself: remove one of these `needs`"
         sources.note(parsed, path, f"dependency cycle {' → '.join(cycle)}", hint)
+
+
+def _check_says_something(sources: Sources, parsed: Parsed, name: str, component: Component) -> None:
+    """Readiness that asks nobody, questions that nobody would be asked."""
+    place: YamlPath = ("components", name)
+    ready = getattr(component, "ready", None)
+    is_cut = parsed.document.was_cut((*place, "ready", "http"))
+    if ready is not None and not (ready.http or ready.dns or is_cut):
+        hint = "write `http:` or `dns:`, or leave `ready` out: nothing is then known of it but that it runs"
+        sources.note(parsed, (*place, "ready"), "readiness that asks nothing", hint)
+    prompts = getattr(component, "prompts", None)
+    if prompts is not None and not prompts:
+        hint = "write `prompts: {start: …}`: one question per stage"
+        sources.note(parsed, (*place, "prompts"), f"`{name}` asks people nothing", hint)
+    if prompts and Stage.PREFLIGHT in prompts:
+        path = (*place, "prompts", Stage.PREFLIGHT.value)
+        hint = "preflight only looks, before people have confirmed: ask at `freeze`"
+        sources.note(parsed, path, "nobody is asked in preflight", hint)
 
 
 def _check_records(
