@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from orchestrator.core import events
 from orchestrator.core.decision import Draft
 from orchestrator.core.plan import MANUAL, Undo
-from orchestrator.core.run import NOT_SENT, Run, has_ended, satisfied
+from orchestrator.core.run import NOT_SENT, Run, moved_groups
 from orchestrator.core.states import RunState, StepState
 from orchestrator.errors import RefusedError
 
 UNDOABLE = frozenset({StepState.SUCCEEDED, StepState.MARKED, StepState.UNDECIDED})
 IN_FLIGHT = frozenset({StepState.RUNNING, StepState.UNKNOWN, StepState.MARKING})
 TOOK_EFFECT = frozenset({StepState.SUCCEEDED, StepState.MARKED})
+UNCERTAIN = frozenset({StepState.RUNNING, StepState.UNKNOWN, StepState.UNDECIDED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +32,20 @@ class Standstill:
     choices: tuple[str, ...]
 
 
-def moved_groups(run: Run) -> tuple[str, ...]:
-    """Groups whose steps have all ended as planned: an abort leaves them where they are."""
-    return tuple(
-        name
-        for name in run.plan.groups
-        if all(has_ended(run.plan.steps[s], run.step(s).state) for s in run.index.by_group.get(name, ()))
-        and satisfied(run, run.index.epochs.get(name, ()))
-    )
-
-
-def refusal(run: Run) -> RefusedError | None:
-    """Why this run cannot be aborted now, if it cannot."""
+def refusal(run: Run, *, leave_closed: bool = False) -> RefusedError | None:
+    """Why this run cannot be aborted now, if it cannot. Where nobody can tell whether a promotion happened
+    it may only be left closed: no fence is lifted then."""
     moved: tuple[str, ...] | None = None
     for group, steps in run.index.decisive.items():
         for step in steps:
             state = run.step(step).state
-            if state in NOT_SENT or state is StepState.UNDONE:
+            if state in NOT_SENT or (state is StepState.UNDECIDED and leave_closed):
                 continue
-            if state in (StepState.RUNNING, StepState.UNKNOWN, StepState.UNDECIDED):
+            if state in UNCERTAIN:
                 return RefusedError(
                     f"abort: whether {step} happened is not known: lifting the fence now could leave two "
                     "writers or none",
-                    (f"continuity resume {run.id}", f"continuity retry {run.id} {step}"),
+                    (f"continuity resume {run.id}", *_look_again(run, step)),
                 )
             moved = moved_groups(run) if moved is None else moved
             if group not in moved:
@@ -62,6 +54,23 @@ def refusal(run: Run) -> RefusedError | None:
                     (f"continuity resume {run.id}", "continuity failback"),
                 )
     return None
+
+
+def _look_again(run: Run, step: str) -> tuple[str, ...]:
+    """What people may do about a promotion that nobody can tell of."""
+    if run.step(step).state is not StepState.UNDECIDED:
+        return ()
+    leave = f"continuity abort {run.id} --leave-closed --reason TEXT"
+    return (f"continuity retry {run.id} {step}", leave)
+
+
+def choice(run: Run) -> tuple[str, ...]:
+    """How this run can be ended now, as people type it."""
+    if refusal(run) is None:
+        return (f"continuity abort {run.id} --reason TEXT",)
+    if refusal(run, leave_closed=True) is None:
+        return (f"continuity abort {run.id} --leave-closed --reason TEXT",)
+    return ()
 
 
 # --- undoing ----------------------------------------------------------------------------------
@@ -85,10 +94,14 @@ def _may_be_undone(run: Run) -> Iterator[str]:
 
 
 def _kept(run: Run) -> frozenset[str]:
-    """Steps of the groups that have moved, and every fence against their old side, whoever's it is: to
-    lift one would let the old side write again."""
+    """Steps of the groups that have moved, or may have, and every fence against their old side, whoever's
+    it is: to lift one would let the old side write again."""
+    groups = dict.fromkeys(moved_groups(run))
+    for group, steps in run.index.decisive.items():
+        if any(run.step(step).state not in NOT_SENT for step in steps):
+            groups[group] = None
     kept: set[str] = set()
-    for group in moved_groups(run):
+    for group in groups:
         kept.update(run.index.by_group.get(group, ()))
         for unit, hosts in run.plan.groups[group].fence_hosts.items():
             for host in hosts:
@@ -208,4 +221,4 @@ def left_as_it_is(run: Run) -> tuple[str, ...]:
             action.mutates and (state is StepState.UNDECIDED or (state in TOOK_EFFECT and has_no_undo))
         ):
             found.append(step)
-    return tuple(found)
+    return tuple(dict.fromkeys((*found, *(step for step, _, _ in _closed(run) if step))))

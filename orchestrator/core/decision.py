@@ -13,7 +13,7 @@ from orchestrator.core.fold import evolve
 from orchestrator.core.fold_steps import contradicted
 from orchestrator.core.inputs import At
 from orchestrator.core.plan import Role
-from orchestrator.core.run import Run, satisfied
+from orchestrator.core.run import Run, moved_groups, satisfied
 from orchestrator.core.states import StepState
 
 
@@ -109,6 +109,7 @@ def group_granted(run: Run, group: str) -> bool:
 
 
 def _released(run: Run, event: events.RunFinished) -> list[GroupEvent]:
+    """Groups end each in their own state."""
     out: list[GroupEvent] = []
     for name, move in run.plan.groups.items():
         promotes = [run.step(step) for step in run.index.promotes.get(name, ())]
@@ -118,5 +119,8 @@ def _released(run: Run, event: events.RunFinished) -> list[GroupEvent]:
             out.append(
                 events.GroupGranted(event.at, name, run.id, move.active, move.epoch_seen, "unprotected")
             )
-        out.append(events.GroupReleased(event.at, name, run.id, event.outcome))
+        outcome = event.outcome
+        if outcome == "partial":
+            outcome = "done" if name in moved_groups(run) else "aborted"
+        out.append(events.GroupReleased(event.at, name, run.id, outcome))
     return out

@@ -192,6 +192,8 @@ def _resolved(run: Run, step: Step, state: StepRun, given: Checked) -> events.St
             people = not step.action.idempotent or is_over
         case _:
             assert_never(kind)
+    if failed:
+        reason = f"not done after {state.tries} lost answers: {reason}"
     if kind is FindingKind.RUNNING and people:
         kind, reason, again_in_ms = FindingKind.CANNOT_TELL, f"still running: {reason}", 0
     return events.StepResolved(

@@ -195,3 +195,13 @@ def promoted(run: Run) -> bool:
 def all_promoted(run: Run) -> bool:
     """Has every group's? Then nothing is left that an accepted loss could let pass."""
     return all(run.step(step).state not in NOT_SENT for step in run.index.decisive_steps)
+
+
+def moved_groups(run: Run) -> tuple[str, ...]:
+    """Groups whose steps have all ended as planned: an abort leaves them where they are."""
+    return tuple(
+        name
+        for name in run.plan.groups
+        if all(has_ended(run.plan.steps[s], run.step(s).state) for s in run.index.by_group.get(name, ()))
+        and satisfied(run, run.index.epochs.get(name, ()))
+    )

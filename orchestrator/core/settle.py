@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from orchestrator.core import abort, events, guards
-from orchestrator.core.abort import Standstill, abort_standstill, moved_groups
+from orchestrator.core.abort import Standstill, abort_standstill
 from orchestrator.core.decision import Draft
 from orchestrator.core.inputs import At
 from orchestrator.core.model import Stage
 from orchestrator.core.plan import CANNOT_BE_SKIPPED, Role, Step
-from orchestrator.core.run import Run, UnitRun, has_ended, with_run
+from orchestrator.core.run import Run, UnitRun, has_ended, moved_groups, with_run
 from orchestrator.core.states import RunState, StepState
 
 
@@ -102,8 +102,7 @@ def standstill(run: Run, at: At) -> Standstill | None:
         what = f"; {'; '.join(found.waits)}" if found.waits else ""
         found.add(f"nothing can start and nothing is running{what}", "", ())
     choices = dict.fromkeys(c for c in found.choices if not c.startswith(f"continuity abort {run.id}"))
-    if abort.refusal(run) is None:
-        choices[f"continuity abort {run.id} --reason TEXT"] = None
+    choices.update(dict.fromkeys(abort.choice(run)))
     return Standstill(
         tuple(found.causes),
         tuple(step for step in found.steps if step),
@@ -177,10 +176,7 @@ def _add_failed(found: _Causes) -> None:
 
 def step_choices(run: Run, step: Step, state: StepState) -> list[str]:
     """The exact commands that can clear a step which holds the run, or end the run."""
-    choices = list(_own_choices(run, step, state))
-    if abort.refusal(run) is None:
-        choices.append(f"continuity abort {run.id} --reason TEXT")
-    return choices
+    return [*_own_choices(run, step, state), *abort.choice(run)]
 
 
 def _own_choices(run: Run, step: Step, state: StepState) -> tuple[str, ...]:
@@ -199,14 +195,14 @@ def _own_choices(run: Run, step: Step, state: StepState) -> tuple[str, ...]:
 
 def debts(run: Run) -> tuple[str, ...]:
     """Best-effort steps that ended without their effect: owed, and listed until done. Nothing is owed
-    for a group that was taken back."""
+    for a group that was taken back, nor what was only to help before the promotion."""
     kept = frozenset(moved_groups(run)) if run.phase is RunState.ABORTING else frozenset(run.plan.groups)
     return tuple(
         step_id
         for step_id, step in run.plan.steps.items()
         if step.best_effort
         and step.group in kept
-        and step.role is not Role.FENCE
+        and step.role not in (Role.FENCE, Role.FREEZE, Role.DRAIN)
         and run.step(step_id).state in guards.ENDED_WITHOUT_PROOF
     )
 

@@ -213,8 +213,9 @@ def site_can_be_lost(run: Run, verb: DeclareLost) -> None:
 
 
 def can_be_taken_back(run: Run, verb: Abort) -> None:
-    """No promotion is unknown, and no group is promoted and not through yet."""
-    why = abort.refusal(run)
+    """No promotion is unknown (where nobody can tell, --leave-closed lifts no fence), and no group is
+    promoted and not through yet."""
+    why = abort.refusal(run, leave_closed=verb.leave_closed)
     if why is not None:
         raise why
 
