@@ -35,6 +35,7 @@ ACTIONS: Mapping[str, str] = {
     "postgresql.promote": "orchestrator.actions.postgresql_promote:Promote",
     "postgresql.protect": "orchestrator.actions.postgresql_protect:Protect",
     "postgresql.refuses": "orchestrator.actions.postgresql_canary:Refuses",
+    "postgresql.rejoin": "orchestrator.actions.postgresql_rejoin:Rejoin",
     "postgresql.stop": "orchestrator.actions.postgresql_stop:Stop",
     "postgresql.verify": "orchestrator.actions.postgresql_verify:Verify",
     "postgresql.verify-drained": "orchestrator.actions.postgresql_verify:VerifyDrained",

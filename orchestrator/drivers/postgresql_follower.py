@@ -54,9 +54,9 @@ class Followed:
     timeline: int = 0
 
 
-def files_text(follower: Member) -> str:
+def files_text(follower: Member, data: str = "") -> str:
     return (
-        f"{follower.host.name}: write {follower.data_directory}/standby.signal,"
+        f"{follower.host.name}: write {data or follower.data_directory}/standby.signal,"
         " take our settings out of postgresql.auto.conf"
     )
 
@@ -119,7 +119,7 @@ def is_running(context: Context[Any], follower: Member) -> bool:
 
 def prepare_files(context: Context[Any], follower: Member, data: str = "") -> None:
     """standby.signal, before anything else may look; and none of the settings of its old role."""
-    context.record(files_text(follower) if not data else f"{follower.host.name}: write {data}/standby.signal")
+    context.record(files_text(follower, data))
     arguments: dict[str, Json] = {"data_directory": data or follower.data_directory}
     postgresql_server.call(context, follower, postgresql_host.become_standby_files, arguments)
 
@@ -132,6 +132,15 @@ def write_role(context: Context[Any], source: Member, follower: Member) -> None:
         postgresql_settings.standby_file(source, follower),
         passwords=postgresql_server.follower_passwords(context, follower),
     )
+
+
+def is_standby(context: Context[Any], follower: Member) -> bool:
+    """Is what runs there a standby, or about to become one?"""
+    try:
+        _is_standby_with_sessions(context, follower)
+    except (PermanentError, TransientError):
+        return False
+    return True
 
 
 def _is_standby_with_sessions(context: Context[Any], follower: Member) -> bool:

@@ -73,7 +73,7 @@ def parse_history(text: str) -> dict[int, str]:
 def standing(control: Mapping[str, str], history: History) -> tuple[Standing, str]:
     """Judge what pg_controldata says, and why. Empty ``control``: there is no data directory."""
     if not control:
-        return Standing.ABSENT, "there is no data directory"
+        return Standing.ABSENT, "there is no database"
     system = control.get(SYSTEM_ID, "")
     if system != history.system_id:
         return Standing.FOREIGN, f"its system identifier is {system}, not {history.system_id}"
