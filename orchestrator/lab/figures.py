@@ -13,6 +13,7 @@ from orchestrator.lab.evidence import Recorded
 from orchestrator.lab.layout import DATABASES
 
 SCHEMA = "continuity/lab-demo/v1"
+CONFIRM = "manual.confirm"
 COUNTED = (
     "verified",
     "acked",
@@ -119,13 +120,14 @@ def _sum(values: Any) -> int | None:
 
 
 def longest_step(recorded: Recorded) -> dict[str, Any] | None:
-    """The step that took longest after the order, and how long."""
+    """The step that took longest after the order, and how long; waiting for people is no work."""
     run = recorded.run
     assert run.authorised is not None
     late = [
         step
         for step in recorded.document["steps"]
         if step["seconds"] is not None
+        and step["action"] != CONFIRM
         and (started := run.step(step["id"]).started) is not None
         and started.mono_ns >= run.authorised.mono_ns
     ]
