@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,13 +23,14 @@ from orchestrator.core.values import (
     size_text,
 )
 from orchestrator.drivers import postgresql, postgresql_facts
-from orchestrator.drivers.postgresql_facts import Facts
+from orchestrator.drivers.postgresql_facts import Beat, Facts
 from orchestrator.drivers.postgresql_member import Member, highest, lsn_number, member, promote_ms
 from orchestrator.ports import Context, Description
 
 MILLISECOND_NS = 1_000_000
 SECOND_NS = 1_000_000_000
 RATE_NS_MIN = 100 * MILLISECOND_NS  # a rate over less says nothing
+XIDS = 1 << 32
 PLANNED = (Operation.SWITCHOVER, Operation.FAILBACK)
 READ_WRITERS = "SELECT epoch, site, run, durability FROM continuity.writer"
 POLL_SECONDS = 0.001
@@ -258,14 +260,15 @@ class Measure(ReadOnly):
             if missing:
                 return Failed(f"no epoch row in {', '.join(missing)}: the loss cannot be told")
             durabilities = {writer.durability for writer in rows.values() if writer}
+            beats = _beats(context, at)
             evidence: dict[str, Json] = {
                 "durability": "remote" if durabilities == {"remote"} else "local",
                 "received_lsn": facts.held_lsn,
                 "replay_lsn": facts.replay_lsn,
                 "last_commit_ns": facts.last_commit_ns,
-                "heartbeat_ns": _heartbeat(context, at),
+                "heartbeat_ns": max((beat.at_ns for beat in beats), default=None),
                 "home_lsn": _home_lsn(context, facts),
-                "write_rate_rows_per_s": _write_rate(context, facts),
+                "write_rate_rows_per_s": _write_rate(context, facts, beats),
                 "backlog_bytes": facts.backlog_bytes,
                 "predicted_promote_ms": promote_ms(facts.backlog_bytes),
                 "seen_ns": facts.now_ns,
@@ -275,13 +278,13 @@ class Measure(ReadOnly):
         return postgresql.settle(work)
 
 
-def _heartbeat(context: Context[MeasureParams], at: Member) -> int | None:
-    """The newest heartbeat of any database: one log carries them all."""
+def _beats(context: Context[MeasureParams], at: Member) -> list[Beat]:
+    """The heartbeats of every database that has one: one log carries them all."""
     beats = []
     for database in context.params.databases:
         with postgresql.lease(context, at, database) as session:
-            beats.append(postgresql_facts.heartbeat_ns(session))
-    return max((beat for beat in beats if beat is not None), default=None)
+            beats.append(postgresql_facts.heartbeat(session))
+    return [beat for beat in beats if beat is not None]
 
 
 def _home_lsn(context: Context[MeasureParams], facts: Facts) -> str | None:
@@ -294,23 +297,45 @@ def _home_lsn(context: Context[MeasureParams], facts: Facts) -> str | None:
     return highest(*seen)
 
 
-def _write_rate(context: Context[MeasureParams], facts: Facts) -> int | None:
-    """The highest rate known: home's own statistics, and the transaction ids that replay has passed.
+def _write_rate(context: Context[MeasureParams], facts: Facts, beats: Sequence[Beat]) -> int | None:
+    """The highest rate known: home's own statistics, and the transaction ids that replay has passed since
+    the last heartbeats, the inspection and the checkpoint.
 
-    A transaction counts as one row, so this is a lower bound where transactions write many rows and
-    home was not seen. Rounded up.
+    An average since the checkpoint alone would hide the load of now behind idle hours. A transaction counts
+    as one row, so this is a lower bound where transactions write many rows and home was not seen.
     """
+    if facts.last_commit_ns is None:
+        return None
     rates: list[int] = []
-    samples = [(facts.checkpoint_ns, facts.checkpoint_xid)]
+    samples = [(facts.checkpoint_ns, facts.xid - facts.checkpoint_xid)]
+    beaten = [(beat.at_ns, (facts.xid - beat.xid_low) % XIDS) for beat in beats]
     for site, side in postgresql_facts.inspected(context.evidence):
         rate = side.get("write_rate_rows_per_s")
         if isinstance(rate, int):
             rates.append(rate)
         commit_ns, xid = side.get("last_commit_ns"), side.get("xid")
         if site == _member(context).host.site and isinstance(commit_ns, int) and isinstance(xid, int):
-            samples.append((commit_ns, xid))
-    for since_ns, xid in samples:
-        if facts.last_commit_ns is not None and facts.last_commit_ns - since_ns >= RATE_NS_MIN:
-            count, nanoseconds = max(0, facts.xid - xid), facts.last_commit_ns - since_ns
-            rates.append(-(-count * SECOND_NS // nanoseconds))
+            samples.append((commit_ns, facts.xid - xid))
+    for since_ns, count in (*_long_enough(samples, facts), *_long_enough(beaten, facts, or_longest=True)):
+        rates.append(rate_bound(max(0, count), facts.last_commit_ns - since_ns))
     return max(rates, default=None)
+
+
+def _long_enough(
+    samples: Sequence[tuple[int, int]], facts: Facts, *, or_longest: bool = False
+) -> Sequence[tuple[int, int]]:
+    """Samples (since when, how many) over at least RATE_NS_MIN; else, where wanted, the longest one:
+    too high a bound is still one."""
+    assert facts.last_commit_ns is not None
+    limit_ns = facts.last_commit_ns - RATE_NS_MIN
+    kept = [sample for sample in samples if sample[0] <= limit_ns]
+    if kept or not or_longest:
+        return kept
+    return [sample for sample in sorted(samples) if sample[0] < facts.last_commit_ns][:1]
+
+
+def rate_bound(count: int, nanoseconds: int) -> int:
+    """Rows per second that a count over a while allows, rounded up: chance alone moves a count by its root,
+    so three times that is added; a bound that is met half of the time is none."""
+    likely = count + 3 * (math.isqrt(count) + 1)
+    return -(-likely * SECOND_NS // nanoseconds)

@@ -121,17 +121,32 @@ def facts(session: Session) -> Facts:
     return Facts(*values)
 
 
-def heartbeat_ns(session: Session) -> int | None:
-    """When the heartbeat row of this database was last written; None when there is none."""
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A heartbeat row: when it was written, and the low 32 bits of the transaction that wrote it."""
+
+    at_ns: int
+    xid_low: int
+
+
+def heartbeat(session: Session) -> Beat | None:
+    """The heartbeat row of this database; None when there is none."""
     import psycopg
 
     try:
         found = rows(
-            session, "SELECT (extract(epoch FROM at) * 1000000000)::bigint FROM continuity.heartbeat"
+            session,
+            "SELECT (extract(epoch FROM at) * 1000000000)::bigint, xmin::text::bigint FROM continuity.heartbeat",
         )
     except psycopg.errors.UndefinedTable:
         return None
-    return int(found[0][0]) if found and found[0][0] is not None else None
+    return Beat(int(found[0][0]), int(found[0][1])) if found and found[0][0] is not None else None
+
+
+def heartbeat_ns(session: Session) -> int | None:
+    """When the heartbeat row of this database was last written; None when there is none."""
+    beat = heartbeat(session)
+    return None if beat is None else beat.at_ns
 
 
 def inspected(evidence: Mapping[str, Mapping[str, Json]]) -> Iterator[tuple[str, Mapping[str, Json]]]:
