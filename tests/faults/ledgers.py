@@ -1,0 +1,114 @@
+"""What clients were told, read from the ledgers of the load and of the probes of home."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.lab import layout, postgres, processes, supervise
+from orchestrator.lab.layout import Lab, write_file
+
+PROBE_SECONDS_MAX = 1.5  # how long a client of home waits for an answer
+PROBE_PAUSE_SECONDS = 0.02
+READ_SECONDS = 0.05
+"""An answer that was sent before a proof may be read by the client after it: on a busy machine this much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One write that a client tried: when it was begun and answered, by whom, and over which way."""
+
+    table: str
+    key: str
+    begun_ns: int
+    outcome: str = "open"
+    ended_ns: int = 0
+    site: str = ""
+    way: str = "clients"
+
+
+def read(paths: Sequence[Path]) -> list[Told]:
+    """Every write of these ledgers; the last line of a living ledger may be half there and is left out."""
+    found: dict[str, Told] = {}
+    for path in paths:
+        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+            entry = json.loads(line)
+            if entry["t"] == "intent":
+                found[entry["id"]] = Told(entry["table"], entry["id"], entry["at_ns"])
+            elif entry["t"] in ("acked", "refused", "unknown"):
+                begun = found[entry["id"]]
+                way = entry["to"] if entry["to"] in ("front", "inside", "sql") else "clients"
+                found[entry["id"]] = Told(
+                    begun.table, begun.key, begun.begun_ns, entry["t"], entry["at_ns"],
+                    entry.get("site", ""), way,
+                )  # fmt: skip
+    return list(found.values())
+
+
+def acked_at(told: Sequence[Told], site: str) -> list[Told]:
+    """Acknowledged writes of a site, in the order in which clients learnt of them."""
+    return sorted((t for t in told if t.outcome == "acked" and t.site == site), key=lambda t: t.ended_ns)
+
+
+def after(told: Sequence[Told], proof_ns: int) -> list[Told]:
+    """What home acknowledged after a proof that it cannot write: this must be empty for every strong proof.
+
+    A write that was begun after it counts whenever it was answered; one that was begun before it counts
+    when its answer came too late to have been on its way.
+    """
+    late_ns = proof_ns + int(READ_SECONDS * 1e9)
+    return [t for t in acked_at(told, "home") if t.begun_ns > proof_ns or t.ended_ns > late_ns]
+
+
+def start_probes(lab: Lab) -> Path:
+    """Clients that try to write at home on every way until the lab's load is stopped. Their ledger."""
+    folder = lab.load_folder
+    folder.mkdir(mode=0o700, exist_ok=True)
+    number = 1 + max((int(path.name.split("-")[0]) for path in folder.glob("*-*.json")), default=0)
+    ledger = folder / f"{number:03}-probe.jsonl"
+    home = lab.address("home")
+    config = {
+        "ledger": str(ledger),
+        "host": layout.SERVICE_HOSTS["population-register"],
+        "front": [home, layout.FRONT_PORT],
+        "inside": [home, layout.POPULATION_PORT],
+        "conninfo": f"host={home} port={layout.POSTGRES_PORT} dbname=population "
+        f"user={postgres.APPLICATION_ROLES['population']} password={lab.secret('pg-population')} "
+        f"sslmode=verify-full sslrootcert={lab.ca} connect_timeout=2",
+        "timeout_seconds": PROBE_SECONDS_MAX,
+        "pause_seconds": PROBE_PAUSE_SECONDS,
+    }
+    path = folder / f"{number:03}-probe.json"
+    write_file(path, json.dumps(config, indent=1) + "\n")
+    processes.spawn(
+        [sys.executable, "-S", str(Path(__file__).with_name("prober.py")), str(path)],
+        environment={**supervise.environment(lab, "load"), "PYTHONPATH": _packages()},
+        folder=folder,
+        out=folder / f"{number:03}-probe.log",
+    )
+    return ledger
+
+
+def _packages() -> str:
+    import psycopg
+
+    return str(Path(psycopg.__file__).resolve().parents[1])
+
+
+def count(paths: Sequence[Path], is_counted: Callable[[Told], bool]) -> int:
+    return sum(is_counted(told) for told in read([path for path in paths if path.exists()]))
+
+
+def now_ns() -> int:
+    return time.monotonic_ns()
+
+
+def longest_gap_ns(told: Sequence[Told]) -> int:
+    """The longest time between two acknowledgements to the ordinary clients."""
+    times = sorted(t.ended_ns for t in told if t.outcome == "acked" and t.way == "clients")
+    return max((later - earlier for earlier, later in itertools.pairwise(times)), default=0)
