@@ -299,7 +299,7 @@ def _home_lsn(context: Context[MeasureParams], facts: Facts) -> str | None:
 
 def _write_rate(context: Context[MeasureParams], facts: Facts, beats: Sequence[Beat]) -> int | None:
     """The highest rate known: home's own statistics, and the transaction ids that replay has passed since
-    the last heartbeats, the inspection and the checkpoint.
+    the older of the heartbeats, the inspection and the checkpoint.
 
     An average since the checkpoint alone would hide the load of now behind idle hours. A transaction counts
     as one row, so this is a lower bound where transactions write many rows and home was not seen.
@@ -308,7 +308,7 @@ def _write_rate(context: Context[MeasureParams], facts: Facts, beats: Sequence[B
         return None
     rates: list[int] = []
     samples = [(facts.checkpoint_ns, facts.xid - facts.checkpoint_xid)]
-    beaten = [(beat.at_ns, (facts.xid - beat.xid_low) % XIDS) for beat in beats]
+    beaten = sorted((beat.at_ns, (facts.xid - beat.xid_low) % XIDS) for beat in beats)  # the longest first
     for site, side in postgresql_facts.inspected(context.evidence):
         rate = side.get("write_rate_rows_per_s")
         if isinstance(rate, int):
@@ -316,22 +316,10 @@ def _write_rate(context: Context[MeasureParams], facts: Facts, beats: Sequence[B
         commit_ns, xid = side.get("last_commit_ns"), side.get("xid")
         if site == _member(context).host.site and isinstance(commit_ns, int) and isinstance(xid, int):
             samples.append((commit_ns, facts.xid - xid))
-    for since_ns, count in (*_long_enough(samples, facts), *_long_enough(beaten, facts, or_longest=True)):
-        rates.append(rate_bound(max(0, count), facts.last_commit_ns - since_ns))
+    kept = [sample for sample in samples if facts.last_commit_ns - sample[0] >= RATE_NS_MIN]
+    for since_ns, count in (*kept, *beaten[:1]):
+        rates.append(rate_bound(max(0, count), max(1, facts.last_commit_ns - since_ns)))
     return max(rates, default=None)
-
-
-def _long_enough(
-    samples: Sequence[tuple[int, int]], facts: Facts, *, or_longest: bool = False
-) -> Sequence[tuple[int, int]]:
-    """Samples (since when, how many) over at least RATE_NS_MIN; else, where wanted, the longest one:
-    too high a bound is still one."""
-    assert facts.last_commit_ns is not None
-    limit_ns = facts.last_commit_ns - RATE_NS_MIN
-    kept = [sample for sample in samples if sample[0] <= limit_ns]
-    if kept or not or_longest:
-        return kept
-    return [sample for sample in sorted(samples) if sample[0] < facts.last_commit_ns][:1]
 
 
 def rate_bound(count: int, nanoseconds: int) -> int:
