@@ -63,7 +63,7 @@ def decide_verb(draft: Draft, verb: Verb) -> None:
     run, name = draft.run, verb_name(verb)
     answer = verb_table.of_run(name, run.state, run.phase)
     if isinstance(answer, Refuses) and not _ends_closed(run, verb):
-        raise RefusedError(f"{name}: {_filled(answer.text, run, '')}")
+        raise RefusedError(f"{name}: {_filled(answer.text, run, getattr(verb, 'step', ''))}")
     for condition in CONDITIONS[name]:
         condition(run, verb)
     _emit(draft, verb)
@@ -75,7 +75,7 @@ def _ends_closed(run: Run, verb: Verb) -> bool:
 
 
 def _filled(text: str, run: Run, step: str) -> str:
-    return text.replace("RUN", run.id).replace("STEP", step or "STEP")
+    return text.replace("RUN", run.id).replace("STEP", step)
 
 
 # --- conditions -------------------------------------------------------------------------------

@@ -1,0 +1,233 @@
+"""What people order: what it does, what else it asks for, and what a refusal offers instead."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.core import events
+from orchestrator.core.fold import evolve
+from orchestrator.core.inputs import (
+    LOSS_UNKNOWN,
+    Accept,
+    Authorise,
+    Confirm,
+    DeclareLost,
+    MarkDone,
+    Pause,
+    Resume,
+    Retry,
+    Skip,
+    Verb,
+)
+from orchestrator.core.outcomes import FindingKind
+from orchestrator.core.plan import CANNOT_BE_SKIPPED, MANUAL, Role
+from orchestrator.core.states import RunState, StepState
+from orchestrator.core.verbs import CONDITIONS, verb_name
+from orchestrator.errors import RefusedError
+from tests.builders import a_failback, a_plan, a_step, a_wide_failover, at, authorise, driver
+from tests.story import LOCAL, REMOTE, Story, ordered, promoting
+
+
+def refused(story: Story, verb: Verb, match: str) -> RefusedError:
+    before = story.run
+    with pytest.raises(RefusedError, match=match) as caught:
+        story.tell(verb)
+    assert story.run is before
+    assert caught.value.message.startswith(verb_name(verb))
+    return caught.value
+
+
+def two_steps() -> Story:
+    return ordered(plan=a_plan(a_step("s/one"), a_step("s/two", needs=("s/one",))))
+
+
+def test_every_condition_says_in_its_first_line_what_it_asks() -> None:
+    for conditions in CONDITIONS.values():
+        for condition in conditions:
+            assert condition.__doc__
+
+
+def test_only_this_plan_is_authorised() -> None:
+    story = Story(a_plan(a_step("s/one")))
+    story.tell(driver(0))
+    story.proceed()
+    error = refused(story, Authorise(story.next(), "ann", "e" * 64, 0), "eeeeeeeeeeee was confirmed")
+    assert any("abort" in choice for choice in error.instead)
+    story.tell(authorise(story.tick(), LOSS_UNKNOWN))
+    assert (story.run.accepted_loss_ms, story.run.authorised_by) == (LOSS_UNKNOWN, "ann")
+
+
+def test_a_name_and_a_reason_stand_in_the_record() -> None:
+    story = promoting()
+    refused(story, Accept(story.next(), " ", "loss", "why", 1), "--by is needed")
+    refused(story, Accept(story.next(), "ann", "loss", "", 1), "--reason is needed")
+    refused(story, DeclareLost(story.next(), "", "home", "why"), "--by is needed")
+    refused(story, DeclareLost(story.next(), "ann", "home", " "), "--reason is needed")
+    one = two_steps()
+    one.failed("s/one")
+    refused(one, Skip(one.next(), "ann", "s/one", " "), "--reason is needed")
+    refused(one, MarkDone(one.next(), "ann", "s/one", " "), "--reason is needed")
+    waiting = ordered(plan=a_plan(a_step("s/call", kind=MANUAL)))
+    refused(waiting, Confirm(waiting.next(), " ", "s/call", "seen"), "--by is needed")
+
+
+def test_a_step_that_does_not_exist_is_met_with_those_that_sound_alike() -> None:
+    story = two_steps()
+    for verb in (Skip, MarkDone):
+        assert refused(story, verb(story.next(), "ann", "two", "why"), "no step 'two'").instead == ("s/two",)
+    error = refused(story, Retry(story.next(), "ann", "nothing-like-it"), "no step")
+    assert error.instead == ("continuity status r1",)
+    refused(story, Confirm(story.next(), "ann", "three", "seen"), "no step")
+
+
+@pytest.mark.parametrize("role", sorted(CANNOT_BE_SKIPPED))
+def test_a_word_alone_never_satisfies_a_gate(role: Role) -> None:
+    story = ordered(plan=a_plan(a_step("s/other"), a_step("s/gate", role, needs=("s/other",))))
+    story.tell(Pause(story.next(), "ann"))
+    for verb in (Skip, MarkDone):
+        error = refused(story, verb(story.next(), "ann", "s/gate", "I saw it"), "never satisfied by a word")
+        want = {Role.FENCE: "declare site-lost", Role.VERIFY: "accept"}.get(role, "retry")
+        assert want in error.instead[0]
+
+
+def test_a_step_that_is_not_reached_is_not_skipped() -> None:
+    story = two_steps()
+    story.failed("s/one")
+    for verb in (Skip, MarkDone):
+        refused(story, verb(story.next(), "ann", "s/two", "why"), "not reached yet: it waits for s/one")
+    story.tell(Skip(story.next(), "ann", "s/one", "not tonight"))
+    assert story.run.step("s/one").reason == "ann: not tonight"
+    story.proceed()
+    assert story.executing() == {"s/two"}
+
+
+def test_a_failed_step_whose_needs_are_open_again_is_not_skipped() -> None:
+    """Its data check is taken anew: skipping what failed after it would drop that wait."""
+    plan = a_plan(
+        a_step("db/verify", Role.VERIFY, mutates=False),
+        a_step("db/after", needs=("db/verify",)),
+    )
+    story = ordered(plan=plan)
+    story.ok("db/verify")
+    story.failed("db/after")
+    story.run = evolve(story.run, events.StepReopened(story.next(), "db/verify", "old"))
+    refused(story, Skip(story.next(), "ann", "db/after", "why"), "waits for db/verify")
+
+
+def test_before_the_confirmation_only_preflight_is_reached() -> None:
+    story = Story(a_wide_failover())
+    story.tell(driver(0))
+    story.proceed()
+    refused(story, Skip(story.next(), "ann", "db1/freeze", "why"), "waits for the confirmation")
+    story.failed("db1/inspect")
+    assert story.run.state is RunState.HELD
+    refused(story, MarkDone(story.next(), "ann", "db1/inspect", "why"), "retried or accepted, never marked")
+    refused(story, DeclareLost(story.next(), "ann", "home", "war"), "after the confirmation")
+    story.tell(Skip(story.next(), "ann", "db1/inspect", "seen by eye"))
+    assert story.run.state is RunState.READY
+
+
+def test_retry_without_a_step_takes_all_that_waits_for_people() -> None:
+    story = ordered(plan=a_plan(a_step("a/one"), a_step("b/one"), a_step("c/one", attempts=2)))
+    refused(story, Retry(story.next(), "ann"), "no step has failed")
+    story.failed("a/one")
+    story.lost("b/one")
+    story.found("b/one", FindingKind.CANNOT_TELL)
+    story.failed("c/one", retryable=True)
+    story.tell(Retry(story.next(), "ann"))
+    states = [story.state(step) for step in ("a/one", "b/one", "c/one")]
+    assert states == [StepState.PENDING, StepState.UNKNOWN, StepState.BACKOFF]
+
+
+def test_pausing_twice_and_resuming_what_runs() -> None:
+    story = two_steps()
+    story.tell(Pause(story.next(), "ann"))
+    refused(story, Pause(story.next(), "ann"), "paused already")
+    story.tell(Resume(story.next(), "bob"))
+    assert story.run.state is RunState.RUNNING
+    assert not story.tell(Resume(story.next(), "bob")).events, "nothing is to be resumed"
+
+
+def test_resuming_accepts_a_loss_only_while_it_can_matter() -> None:
+    story = ordered(accepted_ms=1)
+    story.tell(Resume(story.next(), "ann", 5_000))
+    assert story.run.accepted_loss_ms == 5_000
+    sent = promoting()
+    assert not sent.tell(Resume(sent.next(), "ann", 5_000)).events
+
+
+def test_a_pause_after_the_promotion_was_sent_keeps_what_was_accepted() -> None:
+    story = promoting()
+    story.tell(Pause(story.next(), "ann"))
+    story.tell(Resume(story.next(), "ann"))
+    assert story.run.accepted_loss_ms == 1_000
+
+
+def test_the_loss_can_be_accepted_as_long_as_one_group_is_not_promoted() -> None:
+    story = ordered(accepted_ms=0, plan=a_wide_failover())
+    for step in ("site/power", "db1/close", "db1/verify", "db2/close", "db2/verify"):
+        story.ok(step)
+    story.ok("db1/measure", **REMOTE)
+    assert story.state("db1/promote") is StepState.RUNNING
+    story.ok("db2/measure", **LOCAL)
+    refused(story, Accept(story.next(), "ann", "loss", "why"), "up to a limit")
+    story.tell(Accept(story.next(), "ann", "loss", "why", 60_000))
+    story.proceed()
+    assert story.state("db2/promote") is StepState.RUNNING
+    refused(promoting(), Accept(at(9), "ann", "loss", "why", 1), "every promotion was sent")
+
+
+def test_only_a_data_gate_that_failed_is_accepted() -> None:
+    story = ordered()
+    error = refused(story, Accept(story.next(), "ann", "db/verify", "why"), "no data gate that failed")
+    assert len(error.instead) == 1
+    story.failed("db/verify")
+    error = refused(story, Accept(story.next(), "ann", "db/close", "why"), "no data gate that failed")
+    assert any("db/verify" in choice for choice in error.instead)
+    story.tell(Accept(story.next(), "ann", "db/verify", "two rows differ, known"))
+    assert story.state("db/verify") is StepState.ACCEPTED
+
+
+def test_only_the_site_that_is_left_is_declared_lost_and_not_in_the_future() -> None:
+    story = ordered()
+    assert refused(story, DeclareLost(story.next(), "ann", "embassy", "war"), "only that site").instead == (
+        "--site home",
+    )
+    late = DeclareLost(story.next(), "ann", "home", "war", story.at().utc_ns + 1)
+    refused(story, late, "in the future")
+    story.tell(DeclareLost(story.next(), "ann", "home", "war"))
+    assert story.run.lost_sites["home"].lost_at_ns == story.at().utc_ns, "when nobody knows when: now"
+    nowhere = ordered(plan=a_plan(a_step("s/one"), source=""))
+    refused(nowhere, DeclareLost(nowhere.next(), "ann", "home", "war"), "leaves no site")
+
+
+def test_an_abort_that_is_held_is_still_an_abort() -> None:
+    story = ordered()
+    story.ok("site/power")
+    story.abort()
+    for step in ("db/stop", "db/close", "db/verify", "db/measure"):
+        story.failed(step)
+    assert (story.run.state, story.run.phase) == (RunState.HELD, RunState.ABORTING)
+    for verb in (
+        Pause(story.next(), "ann"),
+        Skip(story.next(), "ann", "svc/front/route", "why"),
+        Accept(story.next(), "ann", "loss", "why", 1),
+        DeclareLost(story.next(), "ann", "home", "war"),
+    ):
+        refused(story, verb, "abort")
+    refused(story, Retry(story.next(), "ann", "db/verify"), "not done any more")
+
+
+def test_people_answer_a_step_that_waits_for_them() -> None:
+    story = ordered(plan=a_failback())
+    refused(story, Confirm(story.next(), "ann", "db/rejoin", "seen"), "is running")
+    story.ok("db/rejoin")
+    story.ok("db/reprotect")
+    assert story.run.state is RunState.RUNNING, "close and verify still run"
+    story.ok("db/close")
+    story.ok("db/verify")
+    assert story.run.state is RunState.HELD
+    assert story.run.held_choices[0] == "continuity confirm r1 g/go-home --by NAME --text TEXT"
+    story.follow(story.run.held_choices[0])
+    assert story.run.step("g/go-home").reason == "ann: because"
+    assert story.run.state is RunState.RUNNING
