@@ -297,12 +297,12 @@ def _typed(phrase: str) -> bool:
 
 
 def _accept_again(driver: Driver, flags: Flags) -> int | None:
-    """A crash or a pause voids the accepted loss until a promotion was sent: ask for it again."""
+    """A crash or a pause voids the accepted loss until every promotion was sent: ask for it again."""
     from orchestrator.bootstrap.operations import strictest_rpo_ms
-    from orchestrator.core.fold import promoted
+    from orchestrator.core.run import all_promoted
 
     run = driver.run
-    if promoted(run):
+    if all_promoted(run):
         return None
     limit = loss_limit_ms(flags.accept_loss)
     limit = strictest_rpo_ms(run.plan) if limit is None else limit
