@@ -5,10 +5,8 @@ Order of precedence: ``--estate`` > CONTINUITY_ESTATE > ./estate.yaml > the one 
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +85,8 @@ def running_labs(environment: Mapping[str, str]) -> list[Path]:
 
 def person() -> str:
     """Who sits at this machine, for the record: CONTINUITY_BY, else the login name."""
+    import getpass
+
     try:
         return os.environ.get("CONTINUITY_BY") or getpass.getuser()
     except (KeyError, OSError):
@@ -94,7 +94,7 @@ def person() -> str:
 
 
 def machine() -> str:
-    return socket.gethostname()
+    return os.uname().nodename
 
 
 def boot_id() -> str:

@@ -4,18 +4,21 @@ It asks nobody anything: what people must say is passed in. A driver holds the r
 long as it drives, and nothing else may.
 """
 
+# ruff: noqa: PLC0414 - looking at runs is part of this vocabulary
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator import __version__
 from orchestrator.bootstrap.app import App, plan_to_text
+from orchestrator.bootstrap.looking import changed_sources as changed_sources
+from orchestrator.bootstrap.looking import changed_text as changed_text
+from orchestrator.bootstrap.looking import open_run as open_run
 from orchestrator.core.events import RunCreated
 from orchestrator.core.inputs import Authorise, DriverStarted, Verb
 from orchestrator.core.model import Operation
@@ -73,25 +76,6 @@ def begin(app: App, plan: Plan, by: str, reason: str = "") -> Tracked:
     sources = dict(app.loaded.sources)
     created = RunCreated(moment, run_id, plan.operation, plan.digest, by, machine(), reason, sources)
     return app.journal.create(plan, plan_to_text(plan), created)
-
-
-def changed_sources(app: App, run: Run) -> list[str]:
-    """Estate and runbook files that say something else now than when the plan was made; the run keeps
-    its plan. Reads files only."""
-    changed = []
-    for name, digest in run.created.sources.items():
-        try:
-            content = (app.settings.folder / name).read_bytes()
-        except OSError:
-            changed.append(f"{name} (gone)")
-            continue
-        if hashlib.sha256(content).hexdigest() != digest:
-            changed.append(name)
-    return changed
-
-
-def changed_text(changed: Sequence[str]) -> str:
-    return f"changed since the plan was made, and the run keeps its plan: {', '.join(changed)}"
 
 
 def _run_name(journal: Journal, operation: Operation) -> str:
@@ -192,21 +176,6 @@ def _must_be_runnable(app: App, plan: Plan) -> None:
                 f"{step.action.kind}, this program ({__version__}) has {version}; install the one that made it",
                 ("continuity status", "continuity report", "continuity abort"),
             )
-
-
-def open_run(journal: Journal, name: str | None) -> str:
-    """The run people mean: the named one, else the only one that is not over, else the last."""
-    if name is not None:
-        return name
-    held = list(dict.fromkeys(state.claim for state in journal.groups().values() if state.claim))
-    if len(held) == 1:
-        return held[0]
-    if held:
-        raise RefusedError("several runs are open; name one", tuple(held))
-    runs = journal.runs()
-    if not runs:
-        raise RefusedError("this log holds no run yet", ("continuity plan failover",))
-    return runs[-1]
 
 
 def strictest_rpo_ms(plan: Plan) -> int:

@@ -21,7 +21,7 @@ from orchestrator.core.group_events import GroupProtectionLost as GroupProtectio
 from orchestrator.core.group_events import GroupReleased as GroupReleased
 from orchestrator.core.group_events import GroupResolved as GroupResolved
 from orchestrator.core.group_events import GroupWithdrawn as GroupWithdrawn
-from orchestrator.core.inputs import At
+from orchestrator.core.moment import At
 from orchestrator.core.values import Json
 
 

@@ -16,7 +16,7 @@ from orchestrator.core.events import RunCreated, RunEvent
 from orchestrator.core.fold_steps import MILLISECOND_NS, evolve_step, set_step
 from orchestrator.core.index import PROOF_ROLES as PROOF_ROLES
 from orchestrator.core.index import PlanIndex
-from orchestrator.core.inputs import At
+from orchestrator.core.moment import At
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Loss, Lost, Run, StepRun, UnitRun, start, with_run, with_step
 from orchestrator.core.run import counts_as_met as counts_as_met

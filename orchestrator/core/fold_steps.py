@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import TypeAlias, assert_never
 
 from orchestrator.core import events
-from orchestrator.core.inputs import At
 from orchestrator.core.model import ProofKind
+from orchestrator.core.moment import At
 from orchestrator.core.plan import Role, Step
 from orchestrator.core.run import Run, StepRun, UnitRun, counts_as_met, has_ended, with_run, with_step
 from orchestrator.core.states import BUSY, StepState

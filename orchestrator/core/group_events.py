@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
-from orchestrator.core.inputs import At
+from orchestrator.core.moment import At
 from orchestrator.core.values import Json
 
 

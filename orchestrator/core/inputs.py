@@ -4,21 +4,14 @@ Driver inputs come from the one process that holds the run's lock; verbs come fr
 Every input carries ``at``: the shell stamps it, the core never reads a clock.
 """
 
+# ruff: noqa: PLC0414 - a moment is part of this vocabulary
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from orchestrator.core.moment import At as At
 from orchestrator.core.outcomes import Finding, Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class At:
-    """A moment: UTC for people and for loss, monotonic (same boot) for ages and waits; both ns."""
-
-    utc_ns: int
-    mono_ns: int
-
 
 # --- driver inputs ----------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.core.events import RunCreated
 from orchestrator.core.index import PlanIndex, index_of
-from orchestrator.core.inputs import At
+from orchestrator.core.moment import At
 from orchestrator.core.plan import Plan, Role, Step
 from orchestrator.core.states import FINAL_RUN_STATES, SATISFIED, RunState, StepState
 from orchestrator.core.values import Json

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
-from orchestrator.core.inputs import At
-from orchestrator.ports import Clock
+from orchestrator.core.moment import At
+
+if TYPE_CHECKING:
+    from orchestrator.ports import Clock
 
 
 class SystemClock:

@@ -1,29 +1,31 @@
 """Decides how runs and groups are read from the log and how inputs are appended to it.
 
 ``submit`` is the only way in: decide, append by compare-and-swap, and on a conflict read, fold and
-decide the same input again. It never carries anything out.
+decide the same input again. It never carries anything out. What only deciding needs is loaded when
+something is decided: most processes look and append nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from orchestrator.core import groups as group_states
-from orchestrator.core.decision import Decision, claims
 from orchestrator.core.events import GroupEvent, RunCreated, RunEvent
 from orchestrator.core.fold import evolve
 from orchestrator.core.fold import fold as fold_run
 from orchestrator.core.groups import GroupState, label
-from orchestrator.core.inputs import At, Checked, Ended, Input, UndoEnded
-from orchestrator.core.invariants import check as check_invariants
 from orchestrator.core.log import Append
-from orchestrator.core.machine import advance
+from orchestrator.core.moment import At
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run, start
 from orchestrator.errors import ConflictError, InvariantBroken, RefusedError
-from orchestrator.ports import Store
+
+if TYPE_CHECKING:
+    from orchestrator.core.decision import Decision
+    from orchestrator.core.inputs import Input
+    from orchestrator.ports import Store
 
 CONFLICTS_MAX = 100
 RUN = "run:"
@@ -92,6 +94,8 @@ class Journal:
         Raises RefusedError where a group is not adopted, in conflict, or held by another run: two
         people starting at once cannot both win, and the loser is told who did.
         """
+        from orchestrator.core.decision import claims
+
         run = start(plan, created)
         for _ in range(CONFLICTS_MAX):
             appends = [Append(RUN + created.run, 0, (created,))]
@@ -153,6 +157,8 @@ class Journal:
 
         Raises RefusedError (nothing appended), InvariantBroken (nothing appended), JournalError.
         """
+        from orchestrator.core.machine import advance
+
         for _ in range(CONFLICTS_MAX):
             decision = advance(tracked.run, given)
             if not decision.events:
@@ -184,6 +190,8 @@ class Journal:
         return appends
 
     def _assert_invariants(self, before: Run, decision: Decision) -> None:
+        from orchestrator.core.invariants import check as check_invariants
+
         broken = check_invariants(before, decision.run, decision.events, is_deep=self._is_deep)
         if broken:
             raise InvariantBroken(
@@ -216,6 +224,8 @@ def _must_be_free(state: GroupState, plan: Plan) -> None:
 
 def name_of(given: Input) -> str:
     """An input's kind, its step and what it found: names a point of a run for kill tests."""
+    from orchestrator.core.inputs import Checked, Ended, UndoEnded
+
     match given:
         case Ended() | UndoEnded():
             return f"{type(given).__name__} {given.step} {type(given.outcome).__name__}"

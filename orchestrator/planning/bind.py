@@ -11,12 +11,14 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.plan import Bound, Parts
 from orchestrator.core.values import Json
 from orchestrator.errors import InputError
-from orchestrator.ports import Action
+
+if TYPE_CHECKING:
+    from orchestrator.ports import Action
 
 Convert = Callable[[Any, str], Any]
 

@@ -8,7 +8,6 @@ from typing import Any
 from orchestrator.core.groups import GroupState, label
 from orchestrator.core.plan import Step
 from orchestrator.core.run import Loss, Run
-from orchestrator.core.settle import step_choices
 from orchestrator.core.states import RunState, StepState
 from orchestrator.core.values import duration_text, size_text
 
@@ -137,4 +136,6 @@ def _step_line(run: Run, step: Step) -> str:
 
 def choices_for(run: Run, step: Step) -> list[str]:
     """The exact commands for a step that failed."""
+    from orchestrator.core.settle import step_choices
+
     return step_choices(run, step, run.step(step.id).state)

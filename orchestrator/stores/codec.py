@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 from orchestrator.core.events import EVENT_KINDS, Event
-from orchestrator.core.inputs import At
+from orchestrator.core.moment import At
 from orchestrator.core.values import canonical
 from orchestrator.errors import JournalError
 
