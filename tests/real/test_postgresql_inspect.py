@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 from orchestrator.actions.postgresql_inspect import Inspect, InspectParams
 from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
-from tests.real.pgharness import CLUSTER, DATABASES, Load, Pair, running, until
+from tests.real.pgharness import CLUSTER, DATABASES, Load, Pair, running, standing_still, until
 
 pytestmark = pytest.mark.real
 
@@ -105,16 +103,10 @@ def test_a_lost_home_is_a_fact_and_no_failure(pair: Pair) -> None:
 
 def test_a_home_that_hangs_takes_no_longer_than_the_step(pair: Pair) -> None:
     """A stopped process still accepts connections and never answers."""
-    pids = (*pair.processes("home"), pair.supervisors["home"].pid)
-    try:
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+    with standing_still(*pair.processes("home"), pair.supervisors["home"].pid):
         began = time.monotonic()
         outcome = inspect(pair)
         took = time.monotonic() - began
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
     assert took < SECONDS
     assert isinstance(outcome, Succeeded), outcome
     home = outcome.evidence["sites"]["home"]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +20,7 @@ from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded, Unknown
 from orchestrator.drivers import supervisor
 from tests.action_context import GivenSecrets
-from tests.real.pgharness import CLUSTER, SECRETS, Load, Pair, until
+from tests.real.pgharness import CLUSTER, SECRETS, Load, Pair, standing_still, until
 
 pytestmark = pytest.mark.real
 
@@ -42,17 +40,6 @@ def start_unit(pair: Pair, site: str = "home") -> None:
 
 def in_recovery(pair: Pair, site: str = "home") -> bool:
     return bool(pair.ask(site, "SELECT pg_is_in_recovery()"))
-
-
-@contextlib.contextmanager
-def standing_still(pid: int) -> Iterator[None]:
-    """A process that gets no time at all."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
 
 
 def test_a_stopped_primary_is_proven_and_comes_back_only_as_a_standby(pair: Pair) -> None:
@@ -131,9 +118,7 @@ def test_a_host_that_does_not_answer_is_no_proof(pair: Pair) -> None:
 
 
 def test_a_host_that_hangs_is_no_proof(pair: Pair) -> None:
-    with contextlib.ExitStack() as stack:
-        for pid in (*pair.processes("home"), pair.supervisors["home"].pid):
-            stack.enter_context(standing_still(pid))
+    with standing_still(*pair.processes("home"), pair.supervisors["home"].pid):
         outcome = stop(pair, seconds=3)
         assert isinstance(outcome, Failed), outcome
         assert outcome.retryable
