@@ -71,7 +71,14 @@ def evolve_group(state: GroupState, event: GroupEvent) -> GroupState:
         case events.GroupProtectionLost():
             return replace(state, protection="unprotected")
         case events.GroupReleased():
-            return replace(state, claim="", claim_by="", claim_machine="", last_finish_utc_ns=event.at.utc_ns)
+            return replace(
+                state,
+                claim="",
+                claim_by="",
+                claim_machine="",
+                claim_utc_ns=0,
+                last_finish_utc_ns=event.at.utc_ns,
+            )
         case events.GroupConflictSeen():
             return replace(state, conflict=True)
         case events.GroupResolved():

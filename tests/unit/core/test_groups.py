@@ -1,0 +1,76 @@
+"""What a group is in is the fold of its stream; its name for people is derived, never stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.core import events
+from orchestrator.core.groups import GroupState, evolve_group, fold_group, label
+from tests.builders import at
+
+NOW = at(5)
+ADOPTED = events.GroupAdopted(at(1), "g", "home", 4, "protected", "ann")
+CLAIMED = events.GroupClaimed(at(2), "g", "r1", "ann", "laptop", 5)
+
+
+def test_a_life_of_a_group() -> None:
+    story = [
+        ADOPTED,
+        CLAIMED,
+        events.GroupWithdrawn(at(3), "g", "r1"),
+        events.GroupGranted(at(4), "g", "r1", "embassy", 5, "unprotected"),
+        events.GroupReleased(NOW, "g", "r1", "done"),
+    ]
+    labels = [label(fold_group("g", story[:length])) for length in range(len(story) + 1)]
+    assert labels == [
+        "not-adopted",
+        "home_active_protected",
+        "home_active_protected",
+        "no_active_site",
+        "embassy_active_unprotected",
+        "embassy_active_unprotected",
+    ]
+    assert fold_group("g", story) == GroupState(
+        "g", "embassy", 5, "unprotected", adopted=True, last_finish_utc_ns=NOW.utc_ns
+    )
+
+
+def test_a_claim_says_who_holds_it_and_since_when() -> None:
+    state = fold_group("g", [ADOPTED, CLAIMED])
+    assert (state.claim, state.claim_by, state.claim_machine) == ("r1", "ann", "laptop")
+    assert state.claim_utc_ns == at(2).utc_ns
+
+
+HOME = fold_group("g", [ADOPTED])
+
+
+@pytest.mark.parametrize(
+    ("event", "after", "name"),
+    [
+        (events.GroupProtectionLost(NOW, "g", "cut"), replace(HOME, protection="unprotected"), "home_active_unprotected"),
+        (events.GroupConflictSeen(NOW, "g"), replace(HOME, conflict=True), "split_brain"),
+        (
+            events.GroupResolved(NOW, "g", "embassy", "ann", "its history stands"),
+            replace(HOME, active="embassy", protection="unprotected"),
+            "embassy_active_unprotected",
+        ),
+        (events.GroupProtected(NOW, "g", "r1"), HOME, "home_active_protected"),
+        (
+            events.GroupAdopted(NOW, "g", "embassy", 9, "unprotected", "ann"),
+            replace(HOME, active="embassy", epoch=9, protection="unprotected"),
+            "embassy_active_unprotected",
+        ),
+    ],
+)  # fmt: skip
+def test_what_each_event_makes_of_a_group(event: events.GroupEvent, after: GroupState, name: str) -> None:
+    assert evolve_group(HOME, event) == after
+    assert label(after) == name
+
+
+def test_a_conflict_ends_only_by_people() -> None:
+    torn = evolve_group(HOME, events.GroupConflictSeen(NOW, "g"))
+    assert torn.conflict
+    assert not evolve_group(torn, events.GroupResolved(NOW, "g", "home", "ann", "w")).conflict
+    assert evolve_group(torn, events.GroupProtected(NOW, "g", "r1")).conflict

@@ -1,0 +1,53 @@
+"""The loss that is stated before a promotion: never rounded down, zero only with synchronous proof."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from orchestrator.core.loss import lsn_number, state_loss
+from orchestrator.core.values import Json
+from tests.builders import START_NS, at
+from tests.story import LOCAL, REMOTE
+
+SECOND_NS = 1_000_000_000
+
+
+def stated(
+    evidence: Mapping[str, Json], fenced_ns: int | None = START_NS + 2 * SECOND_NS
+) -> tuple[int | None, ...]:
+    loss = state_loss("db", evidence, fenced_ns, at(9))
+    return loss.milliseconds, loss.bytes, loss.rows_bound
+
+
+def test_zero_where_every_commit_waited_for_the_other_site() -> None:
+    assert stated(REMOTE) == (0, 0, 0)
+    assert stated(REMOTE, None) == (0, 0, 0)
+
+
+def test_seconds_are_the_proof_less_the_last_commit_abroad() -> None:
+    assert stated(LOCAL)[:2] == (2_000, 32)
+    assert stated({**LOCAL, "last_commit_ns": START_NS + 1})[0] == 2_000, "a fraction counts as whole"
+
+
+def test_without_a_fence_or_a_heartbeat_nobody_knows() -> None:
+    assert stated(LOCAL, None) == (None, 32, None)
+    assert stated({**LOCAL, "heartbeat_ns": None}) == (None, 32, None)
+    assert stated({**LOCAL, "last_commit_ns": None}) == (None, 32, None)
+
+
+@pytest.mark.parametrize(
+    ("later_ms", "milliseconds"), [(0, 1), (20, 1), (1_000, 1), (1_001, None), (60_000, None)]
+)
+def test_clocks_that_differ_a_little_never_make_it_zero_and_much_make_it_unknown(
+    later_ms: int, milliseconds: int | None
+) -> None:
+    last = START_NS + 2 * SECOND_NS + later_ms * 1_000_000
+    assert stated({**LOCAL, "last_commit_ns": last})[0] == milliseconds
+
+
+def test_bytes_are_known_only_with_both_ends() -> None:
+    assert stated({**LOCAL, "home_lsn": None})[1] is None
+    assert stated({**LOCAL, "received_lsn": "0/30", "home_lsn": "0/10"})[1] == 0
+    assert lsn_number("16/B374D848") == (0x16 << 32) + 0xB374D848
