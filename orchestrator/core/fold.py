@@ -158,11 +158,11 @@ def _void(run: Run, at: At) -> Run:
             unit = run.plan.steps[name].unit
             changed.setdefault(unit, {})[name] = with_step(old, proof_at=None, proof_since=since)
     if changed:
-        units = dict(run.units)
+        units: dict[str, UnitRun] = {}
         for name, steps in changed.items():
-            unit_run = units[name]
+            unit_run = run.units[name]
             units[name] = UnitRun({**unit_run.steps, **steps}, unit_run.unmet, unit_run.ready, unit_run.busy)
-        run = with_run(run, units=units)
+        run = with_run(run, units=run.units.replaced(units))
     return run if promoted(run) else with_run(run, accepted_loss_ms=None)
 
 

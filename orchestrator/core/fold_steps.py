@@ -169,16 +169,14 @@ def set_step(run: Run, step: Step, new: StepRun, at: At) -> Run:
     if new.state is not old.state:
         ready = _listed(ready, step.id, new.state is StepState.PENDING and not unit.unmet[step.id])
         busy = _listed(busy, step.id, new.state in BUSY)
-    units = dict(run.units)
-    units[step.unit] = UnitRun(steps, unit.unmet, ready, busy)
-    touched = {step.unit}
+    units = {step.unit: UnitRun(steps, unit.unmet, ready, busy)}
     change = counts_as_met(step, new.state) - counts_as_met(step, old.state)
     if change:
         for dependent in run.index.dependents[step.id]:
-            touched.add(_adjust(run, units, dependent, -change))
+            _adjust(run, units, dependent, -change)
     active = run.active
-    for name in touched:
-        is_active = bool(units[name].ready or units[name].busy)
+    for name, changed in units.items():
+        is_active = bool(changed.ready or changed.busy)
         if is_active != (name in active):
             active = active | {name} if is_active else active - {name}
     fencing, fences_busy = run.fencing, run.fences_busy
@@ -189,19 +187,19 @@ def set_step(run: Run, step: Step, new: StepRun, at: At) -> Run:
     ended = has_ended(step, new.state) - has_ended(step, old.state)
     in_preflight = ended if step.id in run.index.preflight_set else 0
     return with_run(
-        run, units=units, active=active, last=at, unfinished=run.unfinished - ended,
+        run, units=run.units.replaced(units), active=active, last=at, unfinished=run.unfinished - ended,
         preflight_left=run.preflight_left - in_preflight, fencing=fencing, fences_busy=fences_busy,
     )  # fmt: skip
 
 
-def _adjust(run: Run, units: dict[str, UnitRun], step: str, change: int) -> str:
+def _adjust(run: Run, units: dict[str, UnitRun], step: str, change: int) -> None:
+    """Count a need of a step as met, or not met any more; its unit's new record goes into ``units``."""
     name = run.plan.steps[step].unit
-    unit = units[name]
+    unit = units.get(name) or run.units[name]
     count = unit.unmet[step] + change
     unmet = {**unit.unmet, step: count}
     pending = unit.steps[step].state is StepState.PENDING
     units[name] = UnitRun(unit.steps, unmet, _listed(unit.ready, step, pending and count == 0), unit.busy)
-    return name
 
 
 def _listed(names: tuple[str, ...], name: str, wanted: bool) -> tuple[str, ...]:

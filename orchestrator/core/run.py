@@ -15,6 +15,7 @@ from orchestrator.core.events import RunCreated
 from orchestrator.core.index import PlanIndex, index_of
 from orchestrator.core.moment import At
 from orchestrator.core.plan import Plan, Role, Step
+from orchestrator.core.shelves import Shelves, shelved
 from orchestrator.core.states import FINAL_RUN_STATES, SATISFIED, RunState, StepState
 from orchestrator.core.values import Json
 
@@ -82,7 +83,7 @@ class Run:
     plan: Plan
     index: PlanIndex
     state: RunState
-    units: Mapping[str, UnitRun]
+    units: Shelves[UnitRun]
     active: frozenset[str]  # units with a ready or a busy step
     created: RunCreated
     last: At
@@ -149,7 +150,7 @@ def start(plan: Plan, created: RunCreated, index: PlanIndex | None = None) -> Ru
         plan=plan,
         index=index,
         state=RunState.PREFLIGHT,
-        units=units,
+        units=shelved(units),
         active=frozenset(name for name, unit in units.items() if unit.ready),
         created=created,
         last=created.at,
