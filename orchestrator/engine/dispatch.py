@@ -17,8 +17,8 @@ from orchestrator.core.effects import Cancel, Check, Effect, Execute, UndoStep, 
 from orchestrator.core.inputs import Checked, DriverInput, Ended, UndoEnded, Woke
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Unknown
 from orchestrator.core.plan import Step
-from orchestrator.core.run import Run
-from orchestrator.core.states import SATISFIED
+from orchestrator.core.run import Run, StepRun
+from orchestrator.core.states import SATISFIED, StepState
 from orchestrator.core.values import Json
 from orchestrator.engine.clock import now
 from orchestrator.ports import Action, Clock, Context, Hosts, Resources, Secrets
@@ -261,14 +261,24 @@ def _one_per_arguments(steps: Iterable[Step]) -> list[Step]:
 
 
 def evidence_for(run: Run, step: Step) -> dict[str, Mapping[str, Json]]:
-    """Evidence of the met steps of the same unit and of this step's needs, by step id."""
+    """Evidence of the met steps of the same unit and of this step's needs, by step id.
+
+    A proof that is only being looked at again still says what was seen: a stop whose proof has aged does
+    not make its site run. Whether it is young enough is for the guards to ask, not for those who read it.
+    """
     unit = run.units[step.unit].steps
     found = {
-        name: state.evidence for name, state in unit.items() if state.evidence and state.state in SATISFIED
+        name: state.evidence
+        for name, state in unit.items()
+        if state.evidence and (state.state in SATISFIED or _is_looked_at_again(state))
     }
     for need in step.needs:
         found[need] = run.step(need).evidence
     return found
+
+
+def _is_looked_at_again(state: StepRun) -> bool:
+    return state.state is StepState.UNKNOWN and state.proof_since is not None
 
 
 def _guarded(call: Callable[[], Outcome], mutates: bool) -> Outcome:
