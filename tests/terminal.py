@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-PROMPT = re.compile(r"Type '([^']+)' to go on: \Z")
+PROMPT = re.compile(r"Type '([^']+)' to go on: ")  # a line of progress may have come behind it
 READ_SECONDS = 0.05
 
 

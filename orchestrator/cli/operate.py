@@ -236,18 +236,18 @@ def _answered(app: App, driver: Driver, flags: Flags, *, on_terminal: bool) -> b
     it was what the command asked for; nobody else's step is."""
     from orchestrator.engine.clock import now
 
-    answered = False
-    for step in _waiting(driver.run):
-        title = driver.run.plan.steps[step].title
+    confirmed = []
+    for step in _waiting(driver.run):  # all is asked before anything goes on: progress would hide a question
         if on_terminal:
-            say(f"{step}: {title}")
+            say(f"{step}: {driver.run.plan.steps[step].title}")
             is_confirmed = _typed("confirmed")
         else:
             is_confirmed = flags.is_confirmed and step.endswith("/go-home")
         if is_confirmed:
-            driver.tell(Confirm(now(app.clock), flags.by, step, "confirmed with the command"))
-            answered = True
-    return answered
+            confirmed.append(step)
+    for step in confirmed:
+        driver.tell(Confirm(now(app.clock), flags.by, step, "confirmed with the command"))
+    return bool(confirmed)
 
 
 def _confirm(app: App, driver: Driver, flags: Flags) -> None:
