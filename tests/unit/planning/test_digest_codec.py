@@ -78,6 +78,7 @@ def test_the_order_of_keys_and_files_changes_nothing(night: Night) -> None:
 
 def test_the_digest_comes_from_the_plan_alone() -> None:
     assert digest(replace(PLAN, digest="another"), BOOKS.files) == PLAN.digest
+    assert digest(replace(PLAN, steps=dict(reversed(list(PLAN.steps.items())))), BOOKS.files) == PLAN.digest
     assert len(PLAN.digest) == 64
 
 

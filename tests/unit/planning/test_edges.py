@@ -161,10 +161,41 @@ def test_routes_wait_until_the_service_is_ready_and_names_until_it_is_routed() -
 
 def test_what_has_nothing_to_say_of_itself_passes_on_what_it_needs() -> None:
     """The helper has no readiness: what needs it must still wait for the database behind it."""
-    found = plan("synthetic", "failover")
+    books = estates.synthetic()
+    taxes = replace(books.runbooks["taxes"], depends_on=())
+    found = plan_of(replace(books, runbooks={**books.runbooks, "taxes": taxes}), FAILOVER)
     assert "taxes/helper/start-b1" in found.steps
     assert not any(step.up for step in found.steps.values() if step.unit == "taxes/helper")
     assert "main/open" in needs(found, "taxes/application/start-b1")
+
+
+def test_done_is_asked_when_all_is_up_and_every_own_step_is_done() -> None:
+    found = plan("synthetic", "failover")
+    ups = {step.id for step in found.steps.values() if step.service == "citizens" and step.up}
+    owns = {step for step in found.steps if step.startswith("citizens/own/")}
+    for step in steps(found, Role.DONE):
+        if step.service == "citizens":
+            assert ups | {"main/open"} <= set(step.needs)
+            assert owns <= before(found, step.id)
+
+
+def test_the_old_side_is_taken_down_only_when_nothing_leads_there_any_more() -> None:
+    """A closed port would be a failed request; a program that still answers refuses for sure."""
+    found = plan("synthetic", "switchover")
+    for host in ("a1", "a2"):
+        assert {"taxes/door/route-embassy", "taxes/door/route-home"} <= needs(
+            found, f"taxes/application/stop-{host}"
+        )
+
+
+def test_what_waited_warm_is_not_asked_for_before_people_want_to_go_home() -> None:
+    """Its only need is a step of the reprotect, so nothing else would hold it back."""
+    books = estates.synthetic()
+    components = dict(books.runbooks["archive"].components)
+    components["application"] = replace(components["application"], needs=())  # type: ignore[type-var]
+    archive = replace(books.runbooks["archive"], components=components, depends_on=())
+    found = plan_of(replace(books, runbooks={**books.runbooks, "archive": archive}), FAILBACK)
+    assert needs(found, "archive/application/ready-a1") == {"archive/application/start-a1", "archive/go-home"}
 
 
 def test_a_silent_service_passes_on_what_it_depends_on() -> None:
