@@ -169,17 +169,16 @@ def _dataclass(wanted: Any) -> Convert:
         f.name for f in dataclasses.fields(wanted) if f.default is missing and f.default_factory is missing
     ]
 
+    known, needed = frozenset(fields), frozenset(required)
+
     def convert(value: Any, path: str) -> Any:
         if isinstance(value, wanted):
             return value
         if not isinstance(value, Mapping):
             raise _wrong(path, value, "a mapping")
-        unknown = sorted(set(value) - set(fields))
-        absent = [name for name in required if name not in value]
-        if unknown or absent:
-            words = [f"unknown argument {name}" for name in unknown] + [
-                f"{name} is missing" for name in absent
-            ]
+        if not known.issuperset(value) or not needed.issubset(value):
+            words = [f"unknown argument {name}" for name in sorted(set(value) - known)]
+            words += [f"{name} is missing" for name in required if name not in value]
             raise InputError(f"{path}: {'; '.join(words)}; it takes: {', '.join(fields)}")
         return wanted(**{name: fields[name](entry, f"{path}.{name}") for name, entry in value.items()})
 

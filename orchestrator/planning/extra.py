@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from orchestrator.core.claims import Witness
@@ -22,6 +23,7 @@ EPOCH_MS = 5_000
 PEOPLE_MS = 7 * 86_400_000
 DONE_MS = 10_000
 CHECK_MARGIN_MS = 2_000
+WITNESS_ORDER = attrgetter("kind", "part", "subject")
 _NOT_A_WORD = re.compile(r"[^\w.]+")
 
 
@@ -71,7 +73,7 @@ def claims_draft(move: Move, witnesses: Sequence[Witness]) -> Draft:
         action="continuity.claims",
         arguments={
             "group": move.group,
-            "witnesses": [witness.arguments() for witness in sorted(witnesses, key=astuple)],
+            "witnesses": [witness.arguments() for witness in sorted(witnesses, key=WITNESS_ORDER)],
             "target": move.target,
             "expect_site": move.source,
             "expect_epoch": move.epoch_seen,
