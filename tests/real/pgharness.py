@@ -80,6 +80,8 @@ def make_template(folder: Path, installation: str) -> Pair:
             str(password),
             "-k",
             "--no-sync",
+            "--wal-segsize",
+            "1",  # MB; a pair that is copied for each test has little else
         ),
         *("-A", "scram-sha-256", "-E", "UTF8", "--locale=C"),
     )
@@ -163,9 +165,11 @@ def running(template: Pair, folder: Path, *, synchronous: bool = True) -> Iterat
     pair: Pair | None = None
     try:
         pair = copy_template(template, folder, synchronous=synchronous, start=False)
-        for site in HOSTS:  # one after the other: a standby that finds no primary tries again in 5 s
+        for site in HOSTS:
             pair.start_site(site)
+        for site in HOSTS:
             pair.wait_ready(site)
+        pair.wait_following()
         if synchronous:
             for database in DATABASES:
                 pair.ask("home", "UPDATE continuity.writer SET durability = 'remote'", database=database)

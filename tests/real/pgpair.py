@@ -25,6 +25,7 @@ from tests.action_context import GivenSecrets, KeptResources, context
 
 WAIT_SECONDS_MAX = 20.0
 POLL_SECONDS = 0.005
+NUDGE_SECONDS = 0.1
 PORT = 55432
 SUPERVISOR_PORT = 59001
 CLUSTER = "registers-db"
@@ -234,6 +235,16 @@ class Pair:
             return False
 
         until(answers, f"PostgreSQL at {site} did not come up", seconds_max)
+
+    def wait_following(self, standby: str = "embassy") -> None:
+        """A standby that was up before its primary tries again after 5 s, or when its files are reloaded."""
+        with self.connect(standby, "postgres") as session:
+            streams = "SELECT count(*) FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+            end = time.monotonic() + WAIT_SECONDS_MAX
+            while session.execute(streams).fetchone() != (1,):
+                assert time.monotonic() < end, f"{standby} follows nobody"
+                session.execute("SELECT pg_reload_conf()")
+                time.sleep(NUDGE_SECONDS)
 
     def wait_caught_up(self, primary: str = "home", standby: str = "embassy") -> None:
         with self.connect(primary) as session:
