@@ -5,7 +5,7 @@ judge a run.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.core import events
@@ -13,8 +13,7 @@ from orchestrator.core.fold_steps import trigger_of
 from orchestrator.core.plan import Plan
 from orchestrator.core.states import RunState, StepState
 from orchestrator.core.transitions import RUN_ROWS, RUN_TABLE, STEP_ROWS, STEP_TABLE, Row
-from orchestrator.sim.calls import Kind
-from orchestrator.sim.faults import WorldFault, faults_of
+from orchestrator.sim.faults import StepFault, WorldFault
 
 
 @dataclass(slots=True)
@@ -38,20 +37,17 @@ class Reached:
             if not self.rows[table, row.trigger, _key(row)]
         ]
 
-    def missing_faults(self, kinds: Mapping[str, Kind], used: Iterable[str]) -> list[str]:
-        """Pairs of fault and step kind that no seed has seen, of the kinds that plans use."""
-        pairs = [(fault, kind) for kind in sorted(used) for fault in faults_of(kind, kinds[kind])]
+    def missing_faults(self, pairs: Iterable[tuple[StepFault, str]]) -> list[str]:
+        """Those of the given pairs of fault and step kind that no seed has seen, and world faults."""
         missing = [f"{fault} x {kind}" for fault, kind in pairs if not self.faults[fault, kind]]
         return missing + [f"{fault} x world" for fault in WorldFault if not self.worlds[fault]]
 
-    def summary(self, kinds: Mapping[str, Kind], used: Iterable[str]) -> list[str]:
-        used = sorted(used)
-        rows = len(STEP_ROWS) + len(RUN_ROWS)
-        pairs = sum(len(faults_of(kind, kinds[kind])) for kind in used) + len(WorldFault)
-        lack_rows, lack_faults = self.missing_rows(), self.missing_faults(kinds, used)
+    def summary(self, pairs: Collection[tuple[StepFault, str]]) -> list[str]:
+        rows, faults = len(STEP_ROWS) + len(RUN_ROWS), len(pairs) + len(WorldFault)
+        lack_rows, lack_faults = self.missing_rows(), self.missing_faults(pairs)
         return [
             f"transition rows reached: {rows - len(lack_rows)} of {rows}",
-            f"fault x step kind reached: {pairs - len(lack_faults)} of {pairs}",
+            f"fault x step kind reached: {faults - len(lack_faults)} of {faults}",
             *(f"  not reached: {text}" for text in (*lack_rows, *lack_faults)),
         ]
 

@@ -284,21 +284,23 @@ class SimulatedDispatcher:
         step = run.plan.steps[order.step]
         call = Call(self.world, run.plan, run.id, step, run.step(order.step).attempt)
         silent = call.silent() if kind.asks_hosts else ""
-        is_planned = not self.is_dead and self.book.take_undo(order.step, step.action.kind)
+        fault = None if self.is_dead else self.book.take_undo(order.step, step.action.kind)
         outcome: Outcome
         if kind.take_back is None:
             outcome = Failed("has no undo")
             self.world.blame("undo-where-promised", f"{order.step} was told to undo and has none")
         elif silent:
             outcome = Failed(f"{silent} does not answer")
-        elif is_planned and self.rng.random() < 0.5:
+        elif fault is StepFault.UNDO_FAILS and self.rng.random() < 0.5:
             outcome = Failed("made to fail: undo")
         else:
             outcome = kind.take_back(call)
-            if is_planned:
+            if fault is StepFault.UNDO_FAILS:
                 outcome = Unknown("no answer in time")
-            elif not self.is_dead:
+            if not self.is_dead:
                 self.at_point(f"undone {order.step}")
+            if fault is StepFault.DIES_AFTER_UNDO:
+                raise DriverKilled(f"after the undo of {order.step}")
         self._tell(UndoEnded(self._now(), order.step, order.number, outcome))
 
     def _wake(self, order: WakeAt) -> None:

@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from orchestrator.core.inputs import LOSS_UNKNOWN
-from orchestrator.core.plan import Plan, Undo
-from orchestrator.sim.calls import Kind
+from orchestrator.core.plan import Gate, Plan, Role, Step, Undo
 
 MANUAL = "manual.confirm"
 
@@ -30,12 +28,14 @@ class StepFault(StrEnum):
     BLIND = "blind"  # and the checks cannot tell
     TORN = "torn"  # only a part of the effect happened
     UNDO_FAILS = "undo-fails"
+    DIES_AFTER_UNDO = "dies-after-undo"  # driver killed: taken back, and nobody was told
     DIES_AFTER_EFFECT = "dies-after-effect"  # driver killed: effect there, result not
     KILLED_BEFORE_COMMIT = "killed-before-commit"  # of an append that speaks of this step
     KILLED_AFTER_COMMIT = "killed-after-commit"
 
 
 KILLS_AT_APPEND = (StepFault.KILLED_BEFORE_COMMIT, StepFault.KILLED_AFTER_COMMIT)
+OF_UNDO = (StepFault.UNDO_FAILS, StepFault.DIES_AFTER_UNDO)
 
 
 class WorldFault(StrEnum):
@@ -53,20 +53,19 @@ class WorldFault(StrEnum):
     NOISE = "noise"  # people order at random
 
 
+AGAIN_AND_AGAIN = 12
 TORN_KINDS = frozenset({"postgresql.epoch", "postgresql.stop"})
 
 
-def faults_of(step_kind: str, kind: Kind) -> tuple[StepFault, ...]:
-    """The faults that make sense for steps of a kind."""
-    if step_kind == MANUAL:
+def faults_of(step: Step) -> tuple[StepFault, ...]:
+    """The faults that make sense for a step. What waits for the group's epoch is never undone by an
+    abort: from there on going back is a plan of its own."""
+    if step.action.kind == MANUAL:
         return KILLS_AT_APPEND
-    chosen = [
-        fault
-        for fault in StepFault
-        if (fault is not StepFault.TORN or step_kind in TORN_KINDS)
-        and (fault is not StepFault.UNDO_FAILS or kind.undo is Undo.UNDO)
-    ]
-    return tuple(chosen)
+    is_undone = step.action.undo is Undo.UNDO and Gate.GRANTED not in step.gates
+    is_torn = step.action.kind in TORN_KINDS
+    left_out = {*(() if is_undone else OF_UNDO), *(() if is_torn else (StepFault.TORN,))}
+    return tuple(fault for fault in StepFault if fault not in left_out)
 
 
 @dataclass(slots=True)
@@ -88,6 +87,7 @@ class Book:
     worlds: Counter[str] = field(default_factory=Counter)
     accepted_loss_ms: int = 0
     abort_after: str = ""  # people abort once this step is done: its undo is what is tried
+    prefers: tuple[str, ...] = ()  # the verbs that people choose first, where a run offers them
     is_quiet: bool = False
 
     def note_world(self, fault: WorldFault) -> None:
@@ -95,10 +95,11 @@ class Book:
 
     def take(self, step: str, step_kind: str) -> StepFault | None:
         """The fault of this attempt, if one is planned."""
-        return self._take(step, step_kind, frozenset(StepFault) - {*KILLS_AT_APPEND, StepFault.UNDO_FAILS})
+        return self._take(step, step_kind, frozenset(StepFault) - {*KILLS_AT_APPEND, *OF_UNDO})
 
-    def take_undo(self, step: str, step_kind: str) -> bool:
-        return self._take(step, step_kind, frozenset({StepFault.UNDO_FAILS})) is not None
+    def take_undo(self, step: str, step_kind: str) -> StepFault | None:
+        """The fault of this attempt to undo it, if one is planned."""
+        return self._take(step, step_kind, frozenset(OF_UNDO))
 
     def take_kill(self, step: str, step_kind: str, fault: StepFault) -> bool:
         return self._take(step, step_kind, frozenset({fault})) is not None
@@ -118,20 +119,22 @@ class Book:
         return None
 
 
-def pairs_of(plan: Plan, kinds: Mapping[str, Kind]) -> list[tuple[str, StepFault]]:
-    """Every (step kind, fault) that a plan allows, in a fixed order."""
-    used = sorted({step.action.kind for step in plan.steps.values()})
-    return [(kind, fault) for kind in used for fault in faults_of(kind, kinds[kind])]
+def pairs_of(plan: Plan) -> list[tuple[StepFault, str]]:
+    """Every (fault, step kind) that a plan allows, in a fixed order."""
+    return sorted({(fault, step.action.kind) for step in plan.steps.values() for fault in faults_of(step)})
 
 
-def plan_faults(rng: random.Random, plan: Plan, kinds: Mapping[str, Kind], turn: int) -> Book:
+def plan_faults(rng: random.Random, plan: Plan, turn: int) -> Book:
     """What goes wrong under this seed. ``turn`` takes the pairs one after the other, so that a long
     enough range of seeds tries each; now and then nothing goes wrong but people and time."""
     book = Book(accepted_loss_ms=rng.choice((0, 1_000, 600_000, LOSS_UNKNOWN)))
     if turn % 20 == 19:
         return book
-    pairs = pairs_of(plan, kinds)
-    _add(book, rng, plan, *pairs[turn % len(pairs)])
+    pairs = pairs_of(plan)
+    _add(book, rng, plan, *pairs[turn % len(pairs)], is_sure=True)
+    other = pairs[(turn + len(pairs) // 2) % len(pairs)]
+    if other[0] not in OF_UNDO:
+        _add(book, rng, plan, *other, is_sure=True)
     for _ in range(rng.choice((0, 0, 1, 2, 4))):
         _add(book, rng, plan, *rng.choice(pairs))
     for _ in range(rng.choice((0, 0, 1, 1, 2))):
@@ -139,9 +142,18 @@ def plan_faults(rng: random.Random, plan: Plan, kinds: Mapping[str, Kind], turn:
     return book
 
 
-def _add(book: Book, rng: random.Random, plan: Plan, step_kind: str, fault: StepFault) -> None:
-    step = rng.choice([step for step in plan.steps.values() if step.action.kind == step_kind])
+def _add(
+    book: Book, rng: random.Random, plan: Plan, fault: StepFault, step_kind: str, *, is_sure: bool = False
+) -> None:
+    """``is_sure``: on the first occasion, and not again."""
+    steps = [step for step in plan.steps.values() if step.action.kind == step_kind]
+    step = rng.choice([step for step in steps if fault in faults_of(step)])
     occasion = rng.randrange(4) if fault in KILLS_AT_APPEND else rng.choice((0, 0, 0, 0, 1))
-    book.steps.setdefault(step.id, []).append(Planned(fault, occasion, rng.choice((1, 1, 1, 2))))
-    if fault is StepFault.UNDO_FAILS:
+    occasion = 0 if is_sure else occasion
+    count = rng.choice((1, 1, 1, 2, AGAIN_AND_AGAIN if fault is StepFault.TIMES_OUT else 1))
+    book.steps.setdefault(step.id, []).append(Planned(fault, occasion, count))
+    if fault in OF_UNDO:
         book.abort_after = step.id
+        for check in plan.steps.values():
+            if check.role is Role.VERIFY:  # so that the night does not come to a promotion first
+                book.steps.setdefault(check.id, []).append(Planned(StepFault.FAILS, 0, AGAIN_AND_AGAIN))

@@ -31,7 +31,6 @@ from orchestrator.sim.dispatch import HORIZON_NS, NothingGoesOn, SimulatedDispat
 from orchestrator.sim.estate import SETTINGS, again, plan_of
 from orchestrator.sim.faults import Book, WorldFault, plan_faults
 from orchestrator.sim.judge import judge
-from orchestrator.sim.kinds import KINDS
 from orchestrator.sim.operators import People
 from orchestrator.sim.scene import build, choose
 from orchestrator.sim.store import DriverKilled, DriversStore, JudgingStore
@@ -78,6 +77,7 @@ class Night:
     at_point: Callable[[str], None] = lambda name: None  # kill tests end a driver here
     people: People | None = None
     drivers: int = 0
+    drivers_max: int = DRIVERS_MAX
     weather: Weather | None = None
     plans: dict[str, Plan] = field(default_factory=dict)
     outcomes: list[str] = field(default_factory=list)
@@ -139,14 +139,14 @@ class Night:
         """Drivers follow one another until the run is over."""
         self.people = self._people(tracked)
         self.world.after(MILLISECOND_NS, "", self._peoples_turn)
-        for _ in range(DRIVERS_MAX):
+        for _ in range(self.drivers_max):
             run = self._one_driver()
             if run is not None and run.is_final:
                 self._let_the_rest_happen()
                 self.outcomes.append(str(run.state))
                 return run
             self._until(self.world.now_ns + self.rng.choice((1, 50, 700, 3_000)) * MILLISECOND_NS)
-        self.world.blame("always-ends", f"{DRIVERS_MAX} drivers did not end the run")
+        self.world.blame("always-ends", f"{self.drivers_max} drivers did not end the run")
         raise NothingGoesOn
 
     def once_more(self) -> Run | None:
@@ -229,7 +229,7 @@ def night(seed: int, folder: Path, setting: str = "", trace: Trace | None = None
     plan = plan_of(setting)
     scene = choose(rng, is_protected=SETTINGS[setting].protection == "protected")
     world = build(rng, plan, scene, trace)
-    book = plan_faults(rng, plan, KINDS, turn)
+    book = plan_faults(rng, plan, turn)
     store = JudgingStore(MemoryStore(), world)
     stays = rng.random() < 0.5
     made = Night(seed, setting, plan, rng, world, store, book, folder, f"r{seed}", stays)
@@ -246,7 +246,7 @@ def simulate(seed: int, folder: Path | None = None, setting: str = "", trace: Tr
         if not what.world.broken and run.state in ("aborted", "partial") and not run.leave_closed:
             _begin_again(what)
     except NothingGoesOn:
-        what.world.blame("always-ends", _why_stuck(what))
+        what.world.blame("always-ends", why_stuck(what))
     except InvariantBroken as broken:
         what.world.blame(str(broken).split(": ")[1] if ": " in str(broken) else "bug", str(broken))
     except ContinuityError as error:
@@ -280,7 +280,7 @@ def _locks() -> Path:
     return Path(_FOLDERS[0].name)
 
 
-def _why_stuck(what: Night) -> str:
+def why_stuck(what: Night) -> str:
     if what.people is None:
         return "nothing goes on"
     run = what.people.journal.load(what.run_id).run

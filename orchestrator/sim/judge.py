@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from orchestrator.core.groups import GroupState
-from orchestrator.core.model import Operation
+from orchestrator.core.model import Operation, ProofKind
 from orchestrator.core.plan import GroupMove, Role
 from orchestrator.core.run import Run
 from orchestrator.core.states import RunState, StepState
@@ -128,9 +128,12 @@ def _judge_old_member(world: World, run: Run, cluster: Cluster, server: Server) 
     """The old side refuses, or the record names it."""
     if server.site == run.plan.target or not cluster.could_write(world, server):
         return
-    fences = [run.plan.steps[step] for step in run.index.fences]
+    fences = [
+        run.plan.steps[step] for step in run.index.fences if run.step(step).state is StepState.SUCCEEDED
+    ]
     proven = any(
-        server.host in fence.fences and run.step(fence.id).state is StepState.SUCCEEDED for fence in fences
+        server.host in fence.fences and (fence.proves is not ProofKind.DEMOTED or fence.unit == cluster.name)
+        for fence in fences
     )
     named = server.site in run.lost_sites or any(
         server.host in run.plan.steps[step].fences for step in run.exposures

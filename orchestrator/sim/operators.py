@@ -32,6 +32,7 @@ from orchestrator.sim.faults import Book
 from orchestrator.sim.world import MILLISECOND_NS, World
 
 QUIET_AFTER_TURNS = 25
+QUICK_TURNS_MAX = 200
 NAMED = "ann"
 
 
@@ -47,6 +48,7 @@ class People:
     is_noisy: bool
     aborts: bool
     turns: int = 0
+    quick_turns: int = 0
     refused: list[str] = field(default_factory=list)
 
     def turn(self) -> bool:
@@ -54,7 +56,10 @@ class People:
         run = self.tracked.run
         if run.is_final:
             return False
-        self.turns += 1
+        if self._looks_often():
+            self.quick_turns += 1
+        else:
+            self.turns += 1
         if self.turns == QUIET_AFTER_TURNS:
             self.mend()
         if run.state is RunState.READY:
@@ -74,9 +79,12 @@ class People:
         wanted = self.book.abort_after
         return bool(wanted) and not self.book.is_quiet and run.step(wanted).state is StepState.SUCCEEDED
 
+    def _looks_often(self) -> bool:
+        return bool(self.book.abort_after) and not self.book.is_quiet and self.quick_turns < QUICK_TURNS_MAX
+
     def pause_ns(self) -> int:
         """How long until the next turn."""
-        if self.book.abort_after and not self.book.is_quiet:
+        if self._looks_often():
             return self.rng.choice((5, 20, 60)) * MILLISECOND_NS
         fast = (1, 30, 100, 400, 2_000) if self.is_noisy else (300, 1_000, 3_000)
         return self.rng.choice(fast) * MILLISECOND_NS
@@ -84,7 +92,7 @@ class People:
     # --- what they do -------------------------------------------------------------------------
 
     def _at_ready(self, run: Run) -> None:
-        if self.aborts and self.rng.random() < 0.2:
+        if self.aborts and not self.book.abort_after and self.rng.random() < 0.2:
             self._must(Abort(self._at(), NAMED, "not tonight"))
         else:
             self._must(Authorise(self._at(), NAMED, run.plan.digest, self.book.accepted_loss_ms))
@@ -96,7 +104,10 @@ class People:
             self.world.blame("held-says-why", f"run {run.id} is held without a choice")
             return
         takes_back = [c for c in choices if " abort " in c]
-        if self.book.abort_after and takes_back and not self.book.is_quiet:
+        preferred = [c for verb in self.book.prefers for c in choices if f" {verb} " in c]
+        if preferred:
+            chosen = preferred[0]
+        elif self.book.abort_after and run.authorised and takes_back and not self.book.is_quiet:
             chosen = takes_back[-1]
         elif self.turns > QUIET_AFTER_TURNS + 10:
             chosen = choices[self.turns % len(choices)]

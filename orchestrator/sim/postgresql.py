@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
 from orchestrator.core.plan import Undo
 from orchestrator.core.values import Json
@@ -27,11 +28,19 @@ from orchestrator.sim.world import MILLISECOND_NS, SECOND_NS, UTC_START_NS
 
 
 def inspect(call: Call) -> Answer:
-    """An unreachable side is a fact; a target that cannot take over is a failure."""
+    """An unreachable side is a fact; the side whose data the operation needs must answer."""
     world, cluster = call.world, call.cluster()
-    target = [s for s in cluster.servers.values() if s.site == call.text("target") and world.answers(s.host)]
-    if not any(server.is_up for server in target):
-        return Failed(f"{cluster.name}: no member at {call.text('target')} answers", retryable=True)
+    source, target = call.text("source"), call.text("target")
+    match call.plan.operation:
+        case Operation.SWITCHOVER:
+            needed: tuple[str, ...] = (target, source)
+        case Operation.REPROTECT | Operation.FAILBACK:
+            needed = (source,)
+        case _:
+            needed = (target,)
+    for site in needed:
+        if not any(s.is_up and world.answers(s.host) for s in cluster.servers.values() if s.site == site):
+            return Failed(f"{cluster.name}: no member at {site} answers", retryable=True)
     sites: dict[str, Json] = {
         s.site: {"reachable": world.answers(s.host), "lsn": s.lsn()} for s in cluster.servers.values()
     }
@@ -106,7 +115,8 @@ def check_stop(call: Call) -> Finding:
     if not server.is_up and server.signal:
         server.fence_ns = call.world.now_ns
         return Finding(FindingKind.DONE, "", stopped_evidence(server))
-    return Finding(FindingKind.CANNOT_TELL, "half done: it runs") if server.signal else NOT_DONE
+    is_half = server.signal and server.is_primary
+    return Finding(FindingKind.CANNOT_TELL, "half done: it runs") if is_half else NOT_DONE
 
 
 def start_again(call: Call) -> Outcome:
@@ -319,7 +329,7 @@ def refuses(call: Call) -> Answer:
 
 _NO_RETURN = Undo.POINT_OF_NO_RETURN
 KINDS: Mapping[str, Kind] = {
-    "postgresql.inspect": Kind(inspect, never_seen, mutates=False, asks_hosts=False),
+    "postgresql.inspect": Kind(inspect, looked_again(inspect), mutates=False, asks_hosts=False),
     "postgresql.verify": Kind(verify, never_seen, mutates=False),
     "postgresql.freeze": Kind(freeze, check_freeze, unfreeze, undo=Undo.UNDO, milliseconds=20),
     "postgresql.checkpoint": Kind(checkpoint, never_seen, milliseconds=30),

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from orchestrator.sim.coverage import Reached
 from orchestrator.sim.estate import SETTINGS, plan_of
+from orchestrator.sim.faults import StepFault, pairs_of
 from orchestrator.sim.harness import Verdict, simulate
-from orchestrator.sim.kinds import KINDS
 
 CHUNK = 20
 
@@ -42,7 +42,7 @@ class Total:
 
     def missing(self) -> list[str]:
         """What no seed has reached, of the rows of the tables and of the faults of each step kind."""
-        return self.reached.missing_rows() + self.reached.missing_faults(KINDS, used_kinds())
+        return self.reached.missing_rows() + self.reached.missing_faults(all_pairs())
 
     def lines(self) -> list[str]:
         """The report for people."""
@@ -50,15 +50,15 @@ class Total:
         return [
             f"seeds: {self.seeds}; events: {self.events}; drivers: {self.drivers}",
             f"ends: {ends}",
-            *self.reached.summary(KINDS, used_kinds()),
+            *self.reached.summary(all_pairs()),
             *(f"seed {v.seed} ({v.setting}): {text}" for v in self.failed for text in v.broken),
             f"seeds with a broken invariant: {len(self.failed)}",
         ]
 
 
-def used_kinds() -> set[str]:
-    """The step kinds that occur in any plan."""
-    return {step.action.kind for name in SETTINGS for step in plan_of(name).steps.values()}
+def all_pairs() -> list[tuple[StepFault, str]]:
+    """Every (fault, step kind) that any plan allows."""
+    return sorted({pair for name in SETTINGS for pair in pairs_of(plan_of(name))})
 
 
 def play(seeds: Sequence[int], *, is_first_enough: bool = False) -> Total:

@@ -285,7 +285,7 @@ KINDS: Mapping[str, Kind] = {
     "files.verify": Kind(command, looked_again(command), mutates=False),
     "haproxy.route": Kind(route, check_route, route_back, undo=Undo.UNDO),
     "http.check": Kind(asked_from_outside, looked_again(asked_from_outside), mutates=False),
-    "http.request": Kind(request, check_request, idempotent=False, undo=NO_RETURN),
+    "http.request": Kind(request, check_request, idempotent=False, undo=NO_RETURN, milliseconds=150),
     "manual.confirm": Kind(command, cannot_tell, idempotent=False, undo=NO_RETURN),
     "service.ready": Kind(ready, looked_again(ready), mutates=False),
     "service.start": Kind(start_unit, check_started, stop_unit, undo=Undo.UNDO, milliseconds=30),
