@@ -23,10 +23,12 @@ BEFORE_THE_PAUSE = frozenset({Stage.PREFLIGHT, Stage.AUTHORISE})
 class Expectation:
     """How long something takes. ``known_ms``: the longest chain of steps that this log has timed;
     ``unknown``: steps before its end that it never timed. With any of those, the sum is no answer.
+    ``path``: that longest chain, first step first.
     """
 
     known_ms: int
     unknown: tuple[str, ...]
+    path: tuple[str, ...] = ()
 
     @property
     def total_ms(self) -> int | None:
@@ -128,9 +130,23 @@ def expectations(plan: Plan, expected: Mapping[str, int | None]) -> dict[str, Ex
     found = {}
     for service, last in _last_steps(plan).items():
         unknown = _unknown(last, ends, expected, free)
-        at_ms = max(ends[step].at_ms for step in last)
-        found[service] = Expectation(at_ms, tuple(sorted(unknown, key=place.__getitem__)))
+        path = _longest(last, ends, free)
+        known_ms = max(ends[step].at_ms for step in last)
+        found[service] = Expectation(known_ms, tuple(sorted(unknown, key=place.__getitem__)), path)
     return found
+
+
+def _longest(last: Sequence[str], ends: Mapping[str, _End], free: frozenset[str]) -> tuple[str, ...]:
+    """The chain that decides when these have ended, as far as durations are known."""
+    path: list[str] = []
+    before: Sequence[str] = last
+    while before:
+        step = max(before, key=lambda other: ends[other].at_ms)
+        if step in free:
+            break
+        path.append(step)
+        before = ends[step].after
+    return tuple(reversed(path))
 
 
 def _end(

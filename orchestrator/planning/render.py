@@ -64,6 +64,7 @@ def _service(facts: ServiceFacts, expected: Expectation | None, names_kept: int)
         "expected_ms": total,
         "expected_known_part_ms": expected.known_ms if expected else None,
         "expected_unknown_steps": list(expected.unknown) if expected else [],
+        "expected_path": list(expected.path) if expected else [],
         "within_rto": None if total is None else total <= facts.rto_ms,
         "names_kept_ms": names_kept,
     }
@@ -141,10 +142,19 @@ def _services(plan: Plan, expected: Mapping[str, int | None]) -> Iterator[str]:
         yield f"      objectives: RTO {rto}, RPO {rpo}, MTPD {mtpd}"
         if _moves(plan):
             yield f"      {_duration(facts, times.get(facts.name), span)}{_names(kept.get(facts.name, 0))}"
+            yield from _longest_step(times.get(facts.name), expected)
 
 
 def _moves(plan: Plan) -> bool:
     return any(move.epoch_next != move.epoch_seen for move in plan.groups.values())
+
+
+def _longest_step(found: Expectation | None, expected: Mapping[str, int | None]) -> Iterator[str]:
+    """What decides how long it takes: the slowest step of the longest chain that is known."""
+    timed = [(expected.get(step) or 0, step) for step in (found.path if found else ())]
+    slowest, step = max(timed, default=(0, ""))
+    if slowest:
+        yield f"      slowest step on the way: {step}, {duration_text(slowest)}"
 
 
 def _names(kept_ms: int) -> str:

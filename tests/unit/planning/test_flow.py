@@ -51,11 +51,14 @@ def test_a_gate_that_waits_for_its_own_step_is_shown_as_its_path() -> None:
 
 def test_preflight_comes_before_the_order_and_counts_for_nothing() -> None:
     found = _of_route(TIMES)
-    assert found == Expectation(300 + 5 + 100 + 10 + 10 + 30, ())
+    chain = ("db/stop", "db/measure", "db/promote", "db/epoch", "db/open", "svc/front/route")
+    assert found == Expectation(300 + 5 + 100 + 10 + 10 + 30, (), chain)
 
 
 def test_the_first_proof_counts() -> None:
-    assert _of_route({**TIMES, "db/stop": 9_000}).total_ms == 4_000 + 5 + 100 + 10 + 10 + 30
+    found = _of_route({**TIMES, "db/stop": 9_000})
+    assert found.total_ms == 4_000 + 5 + 100 + 10 + 10 + 30
+    assert found.path[0] == "site/power"
 
 
 def test_a_fence_that_nobody_timed_does_not_spoil_one_that_is_known() -> None:

@@ -128,6 +128,7 @@ def test_an_expected_duration_is_held_against_the_objective() -> None:
     )
     slow = text_of(plan, fast | {"registers-db/promote": 900_000})
     assert "15m9s, LONGER THAN THE RTO" in slow
+    assert "slowest step on the way: registers-db/promote, 15m" in slow
     assert "names that clients hold already: up to 5s more" in slow
 
 
