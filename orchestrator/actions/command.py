@@ -15,7 +15,7 @@ from orchestrator.ports import Completed, Context, Description
 
 OUTPUT_CHARACTERS_MAX = 2_000
 CHECK_SECONDS_MAX = 10.0
-POLL_SECONDS_FIRST, POLL_SECONDS_MAX = 0.02, 0.5
+POLL_SECONDS = (0.02, 0.5)
 THIS_MACHINE = Host("(this machine)", "", "")
 
 
@@ -57,7 +57,9 @@ class Run:
         return Description(tuple(commands), touches, Undo.POINT_OF_NO_RETURN)
 
     def load(self, context: Context[CommandParams]) -> None:
-        """Nothing is warmed: the host is asked when the command runs."""
+        from orchestrator.drivers import waiting
+
+        waiting.load()
 
     def check(self, context: Context[CommandParams]) -> Finding:
         try:
@@ -94,18 +96,20 @@ class Run:
 
     def _judge(self, context: Context[CommandParams], done: Completed) -> Outcome:
         """What the check finds counts; it is asked until it is satisfied or the time is over."""
-        pause = POLL_SECONDS_FIRST
-        while True:
+        from orchestrator.drivers import waiting
+
+        def look(left_seconds: float) -> Finding:
             try:
-                finding = self._look(context)
+                return self._look(context)
             except (ContinuityError, TimeoutError) as error:
-                finding = Finding(FindingKind.CANNOT_TELL, str(error))
-            if finding.kind is FindingKind.DONE:
-                return Succeeded({**finding.evidence, "exit_code": done.exit_code})
-            is_over = context.seconds_left() <= pause or done.exit_code != context.params.expect_exit
-            if is_over or context.cancelled.wait(pause):
-                return Unknown(f"{_ended(context.params, done)}; its check: {finding.reason}")
-            pause = min(pause * 2, POLL_SECONDS_MAX)
+                return Finding(FindingKind.CANNOT_TELL, str(error))
+
+        # a command that did not end as it should is looked at once: waiting would not change what it did
+        seconds = context.seconds_left() if done.exit_code == context.params.expect_exit else 0.0
+        found = waiting.until_done(context, look, seconds, waiting.Pace(*POLL_SECONDS))
+        if found.kind is FindingKind.DONE:
+            return Succeeded({**found.evidence, "exit_code": done.exit_code})
+        return Unknown(f"{_ended(context.params, done)}; its check: {found.reason}")
 
     def _look(self, context: Context[CommandParams]) -> Finding:
         check = context.params.check

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +16,7 @@ from orchestrator.ports import Context, Description
 if TYPE_CHECKING:
     from orchestrator.drivers import dns
 
-POLL_SECONDS_FIRST, POLL_SECONDS_MAX = 0.005, 0.1
+POLL_SECONDS = (0.005, 0.1)
 QUERY_SECONDS_MAX = 2.0
 MOVED_TRIES_MAX = 2
 
@@ -252,28 +251,30 @@ class QueryCheck:
         return Description(commands, touches, Undo.NONE_NEEDED)
 
     def load(self, context: Context[QueryParams]) -> None:
-        from orchestrator.drivers import dns
+        from orchestrator.drivers import dns, waiting
 
         dns.load()
+        waiting.load()
 
     def check(self, context: Context[QueryParams]) -> Finding:
-        problems = self._problems(context, min(QUERY_SECONDS_MAX, context.seconds_left()))
+        return self._look(context, context.seconds_left())
+
+    def _look(self, context: Context[QueryParams], left_seconds: float) -> Finding:
+        problems = self._problems(context, min(QUERY_SECONDS_MAX, left_seconds))
         if problems:
             return Finding(FindingKind.NOT_DONE, "; ".join(problems))
         return Finding(FindingKind.DONE, "", self._evidence(context.params))
 
     def execute(self, context: Context[QueryParams]) -> Outcome:
-        end = time.monotonic() + min(context.params.within_ms / 1000, context.seconds_left())
-        pause = POLL_SECONDS_FIRST
-        while True:
-            left = max(0.001, end - time.monotonic())
-            problems = self._problems(context, min(QUERY_SECONDS_MAX, left))
-            if not problems:
-                return Succeeded(self._evidence(context.params))
-            if time.monotonic() + pause >= end or context.cancelled.is_set():
-                return Failed("; ".join(problems), retryable=True)
-            context.cancelled.wait(pause)
-            pause = min(pause * 2, POLL_SECONDS_MAX)
+        from orchestrator.drivers import waiting
+
+        within = context.params.within_ms / 1000
+        found = waiting.until_done(
+            context, lambda left: self._look(context, left), within, waiting.Pace(*POLL_SECONDS)
+        )
+        if found.kind is FindingKind.DONE:
+            return Succeeded(found.evidence)
+        return Failed(found.reason, retryable=True)
 
     def undo(self, context: Context[QueryParams]) -> Outcome:
         return Succeeded()

@@ -15,7 +15,7 @@ from orchestrator.core.values import HostRef, Milliseconds, Template
 from orchestrator.errors import ContinuityError, PermanentError, TransientError
 from orchestrator.ports import Context, Description
 
-POLL_SECONDS_FIRST, POLL_SECONDS_MAX = 0.02, 0.2
+POLL_SECONDS = (0.02, 0.2)
 SCRIPT_SECONDS_MAX = 5.0
 
 
@@ -131,8 +131,9 @@ class StartReplicator:
         return Description(tuple(commands), tuple(touches), Undo.UNDO, (f"{where}: stop {params.unit}",))
 
     def load(self, context: Context[StartReplicatorParams]) -> None:
-        from orchestrator.drivers import files_host, supervisor  # noqa: F401
+        from orchestrator.drivers import files_host, supervisor, waiting  # noqa: F401
 
+        waiting.load()
         supervisor.manager_of(context.parts.hosts[context.params.host])
 
     def check(self, context: Context[StartReplicatorParams]) -> Finding:
@@ -146,31 +147,33 @@ class StartReplicator:
             )
             if now.name != "running":
                 return Finding(FindingKind.NOT_DONE, f"{params.unit} is {now.name}")
+        except (ContinuityError, TimeoutError) as error:
+            return Finding(FindingKind.CANNOT_TELL, str(error))
+        return self._compare(context)
+
+    def _compare(self, context: Context[StartReplicatorParams]) -> Finding:
+        try:
             here, there = self._digests(context)
         except (ContinuityError, TimeoutError) as error:
             return Finding(FindingKind.CANNOT_TELL, str(error))
         if here != there:
             return Finding(FindingKind.NOT_DONE, "the manifests are not equal yet")
-        return Finding(FindingKind.DONE, "", {"unit": params.unit, "manifest_sha256": here})
+        return Finding(FindingKind.DONE, "", {"unit": context.params.unit, "manifest_sha256": here})
 
     def execute(self, context: Context[StartReplicatorParams]) -> Outcome:
-        params, clock = context.params, context.clock
+        from orchestrator.drivers import waiting
+
+        params = context.params
         outcome = _start(params.host, params.unit, context)
         if not isinstance(outcome, Succeeded):
             return outcome
-        end = clock.monotonic() + min(params.within_ms / 1000, context.seconds_left())
-        pause, problem = POLL_SECONDS_FIRST, ""
-        while True:
-            try:
-                here, there = self._digests(context)
-                if here == there:
-                    return Succeeded({"unit": params.unit, "manifest_sha256": here})
-                problem = "the manifests are not equal yet"
-            except (ContinuityError, TimeoutError) as error:
-                problem = str(error)
-            if clock.monotonic() + pause >= end or context.cancelled.wait(pause):
-                return Failed(f"{params.unit} runs, but {problem}", retryable=True)
-            pause = min(pause * 2, POLL_SECONDS_MAX)
+        within = params.within_ms / 1000
+        found = waiting.until_done(
+            context, lambda _: self._compare(context), within, waiting.Pace(*POLL_SECONDS)
+        )
+        if found.kind is FindingKind.DONE:
+            return Succeeded(found.evidence)
+        return Failed(f"{params.unit} runs, but {found.reason}", retryable=True)
 
     def undo(self, context: Context[StartReplicatorParams]) -> Outcome:
         from orchestrator.drivers import supervisor

@@ -20,7 +20,7 @@ from orchestrator.ports import Context, Description
 if TYPE_CHECKING:
     from orchestrator.drivers import http
 
-POLL_SECONDS_FIRST, POLL_SECONDS_MAX = 0.005, 0.1
+POLL_SECONDS = (0.005, 0.1)
 EXCHANGE_SECONDS_MAX = 1.0
 SECRET_PREFIX = "secret://"
 
@@ -75,8 +75,9 @@ class Request:
         return Description(tuple(commands), tuple(dict.fromkeys(touches)), Undo.POINT_OF_NO_RETURN)
 
     def load(self, context: Context[RequestParams]) -> None:
-        from orchestrator.drivers import http  # noqa: F401
+        from orchestrator.drivers import http, waiting  # noqa: F401
 
+        waiting.load()
         self._headers(context)
 
     def check(self, context: Context[RequestParams]) -> Finding:
@@ -136,14 +137,13 @@ class Request:
         return Failed(f"{context.params.method} {context.params.url} cannot be undone")
 
     def _await_check(self, context: Context[RequestParams], lost: str) -> Outcome:
-        pause = POLL_SECONDS_FIRST
-        while True:
-            finding = self.check(context)
-            if finding.kind is FindingKind.DONE:
-                return Succeeded(finding.evidence)
-            if context.seconds_left() <= pause or context.cancelled.wait(pause):
-                return Unknown("; ".join(part for part in (lost, finding.reason) if part))
-            pause = min(pause * 2, POLL_SECONDS_MAX)
+        from orchestrator.drivers import waiting
+
+        left = context.seconds_left()
+        found = waiting.until_done(context, lambda _: self.check(context), left, waiting.Pace(*POLL_SECONDS))
+        if found.kind is FindingKind.DONE:
+            return Succeeded(found.evidence)
+        return Unknown("; ".join(part for part in (lost, found.reason) if part))
 
     def _share(self, context: Context[RequestParams]) -> float:
         """With a check, half of the time is kept for it."""
@@ -211,27 +211,32 @@ class Check:
         return Description((f"GET {params.url}{at}{asked}: {wanted}",), touches, Undo.NONE_NEEDED)
 
     def load(self, context: Context[CheckParams]) -> None:
-        from orchestrator.drivers import dns, http  # noqa: F401
+        from orchestrator.drivers import dns, http, waiting  # noqa: F401
 
+        waiting.load()
         if context.params.resolve_at:
             dns.load()
 
     def check(self, context: Context[CheckParams]) -> Finding:
-        problem, evidence = self._ask(context, min(EXCHANGE_SECONDS_MAX, context.seconds_left()))
+        return self._look(context, context.seconds_left())
+
+    def _look(self, context: Context[CheckParams], left_seconds: float) -> Finding:
+        problem, evidence = self._ask(context, min(EXCHANGE_SECONDS_MAX, left_seconds))
         return Finding(FindingKind.NOT_DONE if problem else FindingKind.DONE, problem, evidence)
 
     def execute(self, context: Context[CheckParams]) -> Outcome:
-        clock, params = context.clock, context.params
-        end = clock.monotonic() + min(params.within_ms / 1000, context.seconds_left())
-        pause = POLL_SECONDS_FIRST
-        while True:
-            left = max(0.001, end - clock.monotonic())
-            problem, evidence = self._ask(context, min(EXCHANGE_SECONDS_MAX, left))
-            if not problem:
-                return Succeeded(evidence)
-            if clock.monotonic() + pause >= end or context.cancelled.wait(pause):
-                return Failed(f"{params.url}: {problem}", retryable=True)
-            pause = min(pause * 2, POLL_SECONDS_MAX)
+        from orchestrator.drivers import waiting
+
+        params = context.params
+        found = waiting.until_done(
+            context,
+            lambda left: self._look(context, left),
+            params.within_ms / 1000,
+            waiting.Pace(*POLL_SECONDS),
+        )
+        if found.kind is FindingKind.DONE:
+            return Succeeded(found.evidence)
+        return Failed(f"{params.url}: {found.reason}", retryable=True)
 
     def undo(self, context: Context[CheckParams]) -> Outcome:
         return Succeeded()

@@ -19,7 +19,7 @@ from orchestrator.ports import Context, Description
 if TYPE_CHECKING:
     from orchestrator.drivers import supervisor
 
-POLL_SECONDS_FIRST, POLL_SECONDS_MAX = 0.005, 0.05
+POLL_SECONDS = (0.005, 0.05, 1.5)
 EXCHANGE_SECONDS_MAX = 1.0
 
 
@@ -145,24 +145,30 @@ class Ready:
         return Description((command,), touches, Undo.NONE_NEEDED)
 
     def load(self, context: Context[ReadyParams]) -> None:
-        from orchestrator.drivers import http  # noqa: F401
+        from orchestrator.drivers import http, waiting  # noqa: F401
+
+        waiting.load()
 
     def check(self, context: Context[ReadyParams]) -> Finding:
-        problem, evidence = self._ask(context, min(EXCHANGE_SECONDS_MAX, context.seconds_left()))
+        return self._look(context, context.seconds_left())
+
+    def _look(self, context: Context[ReadyParams], left_seconds: float) -> Finding:
+        problem, evidence = self._ask(context, min(EXCHANGE_SECONDS_MAX, left_seconds))
         return Finding(FindingKind.NOT_DONE if problem else FindingKind.DONE, problem, evidence)
 
     def execute(self, context: Context[ReadyParams]) -> Outcome:
-        clock = context.clock
-        end = clock.monotonic() + min(context.params.within_ms / 1000, context.seconds_left())
-        pause = POLL_SECONDS_FIRST
-        while True:
-            left = max(0.001, end - clock.monotonic())
-            problem, evidence = self._ask(context, min(EXCHANGE_SECONDS_MAX, left))
-            if not problem:
-                return Succeeded(evidence)
-            if clock.monotonic() + pause >= end or context.cancelled.wait(pause):
-                return Failed(f"{context.params.unit} is not ready: {problem}", retryable=True)
-            pause = min(pause * 1.5, POLL_SECONDS_MAX)
+        from orchestrator.drivers import waiting
+
+        params = context.params
+        found = waiting.until_done(
+            context,
+            lambda left: self._look(context, left),
+            params.within_ms / 1000,
+            waiting.Pace(*POLL_SECONDS),
+        )
+        if found.kind is FindingKind.DONE:
+            return Succeeded(found.evidence)
+        return Failed(f"{params.unit} is not ready: {found.reason}", retryable=True)
 
     def undo(self, context: Context[ReadyParams]) -> Outcome:
         return Succeeded()
