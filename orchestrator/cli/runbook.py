@@ -5,6 +5,7 @@ Reads files only: no host is spoken to and no log is opened.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +18,7 @@ from orchestrator.cli._output import EstateOption, Output, OutputOption, emit
 from orchestrator.errors import InputError
 
 app = typer.Typer(no_args_is_help=True)
+ENVELOPE = "continuity/runbook-schema/v1"
 
 
 class SchemaKind(StrEnum):
@@ -80,13 +82,17 @@ def schema(
     write: Annotated[
         Path | None, typer.Option("--write", help="Write both into this folder instead.", metavar="FOLDER")
     ] = None,
+    output: OutputOption = Output.TEXT,
 ) -> None:
     """Print the JSON Schema of an estate or a runbook, for editors, or write both to a folder.
+
+    As text it is the schema and nothing else; --output json puts one or both of them into an envelope.
 
     Examples:
 
       continuity runbook schema runbook
       continuity runbook schema --write runbooks/schema
+      continuity runbook schema --output json
     """
     from orchestrator.runbook.schema import schema_documents
 
@@ -95,7 +101,12 @@ def schema(
         write.mkdir(parents=True, exist_ok=True)
         for name, text in documents.items():
             (write / name).write_text(text, encoding="utf-8")
-            print(write / name)
+        written = [str(write / name) for name in documents]
+        emit(output, ENVELOPE, {"written": written}, "\n".join(written))
+        return
+    if output is Output.JSON:
+        wanted = [kind] if kind else list(SchemaKind)
+        emit(output, ENVELOPE, {k.value: json.loads(documents[f"{k.value}.schema.json"]) for k in wanted}, "")
         return
     if kind is None:
         raise InputError(

@@ -38,7 +38,7 @@ from tests.unit.planning.estates import FAILBACK, FAILOVER, SWITCHOVER, Books, N
 SECRET = "secret://file/x"
 SERVICES = 1_000
 GROWTH_MAX = 20.0  # ten times the services: ten times the work, with room for a noisy machine
-ROUNDS = 3
+ROUNDS = 2
 
 
 def estate_of(count: int) -> Books:

@@ -87,6 +87,9 @@ def test_schema_is_printed_and_written(tmp_path: Path) -> None:
     written = {path.name: path.read_text() for path in (tmp_path / "schema").iterdir()}
     assert written == schema_documents()
     assert continuity("runbook", "schema", cwd=tmp_path, home=tmp_path).returncode == 2
+    both = json.loads(continuity("runbook", "schema", "-o", "json", cwd=tmp_path, home=tmp_path).stdout)
+    assert (both["schema"], both["estate"]["title"]) == ("continuity/runbook-schema/v1", "continuity Estate")
+    assert set(both) == {"schema", "estate", "runbook"}
 
 
 def test_explain_shows_each_step_once_with_its_why(folder: Path, tmp_path: Path) -> None:
