@@ -37,7 +37,9 @@ class Controller:
 
     def state(self, site: SiteName) -> dict[str, Any]:
         """What is so now: the ordered state, and how many processes of the site were seen just now."""
-        alive = len(self._members(site))
+        return self._said(site, len(self._members(site)))
+
+    def _said(self, site: SiteName, alive: int) -> dict[str, Any]:
         ordered = "On" if (self._folder / f"power-{site}").exists() else "Off"
         return {
             "@odata.id": f"{SYSTEMS}/{site}",
@@ -51,7 +53,7 @@ class Controller:
         with self._one_at_a_time[site]:
             (self._folder / f"power-{site}").unlink(missing_ok=True)
             processes.kill_all(lambda: self._members(site))
-            return self.state(site)
+            return self._said(site, 0)  # it looked last, and found none
 
     def on(self, site: SiteName, held: Collection[str] = ()) -> dict[str, Any]:
         """Give power: the site's supervisord starts, and with it all that starts by itself there."""

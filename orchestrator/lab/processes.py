@@ -19,6 +19,8 @@ from pathlib import Path
 
 from orchestrator.lab.layout import MARK
 
+KTHREADD = 2  # the kernel's own threads are its children: they belong to nobody
+ENVIRONMENT_BYTES_MAX = 256 * 1024
 PASSES_MAX = 400
 PASS_SECONDS = 0.005
 
@@ -77,12 +79,20 @@ def boot_id() -> str:
 def look(pid: int) -> Process | None:
     """The process with this pid, or None when there is none (any more). A zombie is none."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as handle:
-            fields = handle.read().rsplit(b")", 1)[1].split()
+        fields = _read(f"/proc/{pid}/stat", 4096).rsplit(b")", 1)[1].split()
     except (OSError, IndexError):
         return None
     state = fields[0].decode("ascii")
     return None if state in "ZX" else Process(pid, int(fields[1]), int(fields[19]), state)
+
+
+def _read(path: str, bytes_max: int) -> bytes:
+    """A file of /proc in one piece: a fence waits for these."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, bytes_max)
+    finally:
+        os.close(descriptor)
 
 
 def is_alive(pid: int, started: int) -> bool:
@@ -104,7 +114,7 @@ def of_part(mark: str, folder: Path, but: frozenset[int] = frozenset()) -> dict[
             continue
         pid = int(name)
         found = look(pid)
-        if found is None:
+        if found is None or found.parent == KTHREADD:
             continue
         everyone[pid] = found
         if _is_marked(pid, wanted) or _works_below(pid, below):
@@ -116,8 +126,7 @@ def of_part(mark: str, folder: Path, but: frozenset[int] = frozenset()) -> dict[
 
 def _is_marked(pid: int, wanted: bytes) -> bool:
     try:
-        with open(f"/proc/{pid}/environ", "rb") as handle:
-            environment = handle.read()
+        environment = _read(f"/proc/{pid}/environ", ENVIRONMENT_BYTES_MAX)
     except OSError:
         return False
     return environment.startswith(wanted) or b"\0" + wanted in environment
