@@ -246,9 +246,9 @@ def _go(context: Context[RejoinParams], where: Places, history: History) -> Outc
             told = dict(chosen.evidence())
     if chosen.way is Way.RECLONE and not cloned:
         postgresql_rejoin.clone(context, source, follower, where)
-    kept = where.kept if now.same_device or now.is_kept else where.aside
-    has_old = now.has_data or now.is_kept or chosen.way is Way.REWIND
-    told["kept"] = f"{kept}/data" if has_old else ""
+    is_kept = now.is_kept or chosen.way is Way.REWIND
+    kept = where.kept if now.same_device or is_kept else where.aside
+    told["kept"] = f"{kept}/data" if now.has_data or is_kept else ""
     postgresql_rejoin.finish(context, follower, where, told)
     now = postgresql_rejoin.view(context, follower, where)
     postgresql_rejoin.swap(context, follower, where, now, told)
@@ -329,6 +329,7 @@ def _look(
         free_bytes=room["free_bytes"],
         kept_free_bytes=room["kept_free_bytes"],
         same_device=now.same_device,
+        has_data=now.has_data,
         is_kept=now.is_kept,
         shares=room["shares"],
         tablespaces=tablespaces,

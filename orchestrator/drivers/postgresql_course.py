@@ -31,7 +31,7 @@ class Seen:
     """Both sides before anything is done. ``refusal``: why pg_rewind cannot work, or "".
 
     ``*_free_bytes``: where the new data directory and the evidence will be; ``shares``: a copy beside
-    the data takes no room. ``tablespaces`` of the primary.
+    the data takes no room; ``has_data``: something is still in place. ``tablespaces`` of the primary.
     """
 
     wanted: str
@@ -43,6 +43,7 @@ class Seen:
     free_bytes: int
     kept_free_bytes: int
     same_device: bool
+    has_data: bool
     is_kept: bool
     shares: bool
     tablespaces: tuple[str, ...] = ()
@@ -92,8 +93,11 @@ def instead(seen: Seen, because: str) -> Course:
 def _room_for_rewind(seen: Seen) -> tuple[int, str]:
     """(bytes needed, what is missing or "")."""
     grows = max(0, seen.source_bytes - seen.used_bytes) + MARGIN_BYTES
-    if seen.same_device or seen.is_kept:
-        needed = grows + (0 if seen.shares and seen.same_device else seen.used_bytes)
+    if seen.same_device:
+        needed = grows + (0 if seen.shares else seen.used_bytes)
+        return needed, _missing(needed, seen.free_bytes)
+    if seen.is_kept:  # what is still in place is moved, what is not must be copied back
+        needed = grows + (0 if seen.has_data else seen.used_bytes)
         return needed, _missing(needed, seen.free_bytes)
     needed = seen.used_bytes + MARGIN_BYTES
     return needed, _missing(needed, seen.kept_free_bytes) or _missing(grows, seen.free_bytes)

@@ -5,15 +5,20 @@ Made by hand, with nothing of what is tested: stop, promote, epoch row, checkpoi
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import shutil
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from orchestrator.drivers import supervisor
 from tests.action_context import GivenSecrets
-from tests.real.pgharness import DATABASES, PORT, SECRETS, Pair, until
+from tests.real import pgharness
+from tests.real.pgharness import DATABASES, HOSTS, PORT, SECRETS, Pair, until
 
 
 def hold(pair: Pair, site: str) -> None:
@@ -108,6 +113,42 @@ def diverge(pair: Pair, rows: int = 50, *, checkpoint: bool = True) -> None:
     pair.ask("embassy", "INSERT INTO rows SELECT 'embassy-' || n, 'v' FROM generate_series(1, 50) AS n")
 
 
+def make_diverged(template: Pair, folder: Path) -> Pair:
+    """A template: home's data as its crash left them, the embassy a primary that was stopped cleanly.
+
+    No checkpoint has been written since the promotion but the one of that stop.
+    """
+    with pgharness.running(template, folder, synchronous=False) as pair:
+        diverge(pair)
+        stop(pair, "embassy")
+        pair.kill_site("home")
+    return pair
+
+
+@contextlib.contextmanager
+def diverged(template: Pair, folder: Path) -> Iterator[Pair]:
+    """A copy of it: the embassy serves, home's manager is up and holds its database back."""
+    pair = pgharness.copy_template(template, folder, synchronous=False, start=False)
+    try:
+        hold(pair, "home")
+        for site in HOSTS:
+            pair.start_site(site)
+        pair.wait_ready("embassy")
+        until(lambda: manager_answers(pair, "home"), "the manager did not come up")
+        yield pair
+    finally:
+        pair.down()
+
+
+def restore_home(pair: Pair, template: Pair) -> None:
+    """Home's data as the template has them, whatever was done since; nothing is kept of that."""
+    stop(pair, "home")
+    for folder in (pair.data("home"), pair.folder / "home" / "evidence"):
+        shutil.rmtree(folder, ignore_errors=True)
+    copied = ["cp", "-a", "--reflink=auto", str(template.data("home")), str(pair.data("home"))]
+    assert subprocess.run(copied).returncode == 0
+
+
 def lose_home(pair: Pair) -> None:
     pair.kill_site("home")
     hold(pair, "home")
@@ -141,6 +182,14 @@ def rows(pair: Pair, site: str, like: str = "%") -> set[str]:
         return {row[0] for row in session.execute("SELECT id FROM rows WHERE id LIKE %s", (like,))}
 
 
+def follows(pair: Pair, primary: str = "embassy", standby: str = "home") -> None:
+    """What only home had is gone from it, and what is written at the primary arrives."""
+    pair.ask(primary, "INSERT INTO rows VALUES ('after', '') ON CONFLICT DO NOTHING")
+    pair.wait_caught_up(primary, standby)
+    assert rows(pair, standby) == rows(pair, primary)
+    assert not rows(pair, standby, "home-only-%")
+
+
 def streaming(pair: Pair, primary: str, slot: str) -> Any:
     return pair.ask(
         primary,
@@ -148,3 +197,12 @@ def streaming(pair: Pair, primary: str, slot: str) -> Any:
         " WHERE slot_name = %s",
         slot,
     )
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file below a folder, by its path, with a digest of what it holds."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }

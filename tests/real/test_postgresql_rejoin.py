@@ -1,56 +1,253 @@
-"""An old side whose history left the primary's comes back, its old history kept, on real PostgreSQL."""
+"""An old side whose history left the primary's is rewound, its old history kept, on real PostgreSQL."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from orchestrator.actions.postgresql_rejoin import RUN, Rejoin, RejoinParams
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
+from orchestrator.errors import RefusedError
 from tests.real import pgharness, pgmoves
 from tests.real.pgharness import CLUSTER, DATABASES, Pair, until
 
 pytestmark = pytest.mark.real
 
 REWIND = RejoinParams(CLUSTER, "h1", "e1", DATABASES, "rewind")
-RECLONE = RejoinParams(CLUSTER, "h1", "e1", DATABASES, "reclone")
-
-
-@pytest.fixture(scope="module", params=pgharness.installations())
-def template(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    label = str(request.param)
-    return pgharness.make_template(tmp_path_factory.mktemp(f"pg{label}"), pgharness.installations()[label])
 
 
 @pytest.fixture
-def pair(template: Pair, tmp_path: Path) -> Iterator[Pair]:
-    with pgharness.running(template, tmp_path / "p", synchronous=False) as made:
+def pair(pg_lost: Pair, tmp_path: Path) -> Iterator[Pair]:
+    """Home crashed with rows that the embassy never got; the embassy is the primary."""
+    with pgmoves.diverged(pg_lost, tmp_path / "p") as made:
         yield made
 
 
-def follows(pair: Pair, primary: str = "embassy", standby: str = "home") -> None:
-    """What only home had is gone from it, and what is written at the embassy arrives."""
-    pair.ask(primary, "INSERT INTO rows VALUES ('after', '') ON CONFLICT DO NOTHING")
-    pair.wait_caught_up(primary, standby)
-    assert pgmoves.rows(pair, standby) == pgmoves.rows(pair, primary)
-    assert not pgmoves.rows(pair, standby, "home-only-%")
+def rejoin(pair: Pair, params: RejoinParams = REWIND, **more: Any) -> Any:
+    return pair.perform(Rejoin(), params, seconds=60, **more)
+
+
+def kept(pair: Pair, site: str = "home") -> Path:
+    return pair.folder / site / "evidence" / f"{CLUSTER}-{pgharness.HOSTS[site]}-run-1"
 
 
 def test_a_crashed_primary_is_rewound_and_its_old_history_kept(pair: Pair) -> None:
-    pgmoves.diverge(pair)
+    old = pgmoves.contents(pair.data("home"))
     action = Rejoin()
     assert action.check(pair.context(REWIND)).kind is FindingKind.NOT_DONE
-    outcome = pair.perform(action, REWIND, seconds=60)
+    outcome = rejoin(pair)
     assert isinstance(outcome, Succeeded), outcome
-    print(json.dumps(outcome.evidence, indent=1))
     assert outcome.evidence["how"] == "rewind"
-    described = [text.replace(RUN, "run-1") for text in action.describe(REWIND, pair.parts).commands]
-    assert pair.recorded == described
-    follows(pair)
+    assert outcome.evidence["common_checkpoint"]
+    described = action.describe(REWIND, pair.parts).commands
+    assert pair.recorded == [text.replace(RUN, "run-1") for text in described]
+    assert outcome.evidence["kept"] == str(kept(pair) / "data")
+    assert {**pgmoves.contents(kept(pair) / "data"), "standby.signal": ""} == {**old, "standby.signal": ""}
+    note = json.loads((kept(pair) / "note.json").read_text())
+    assert (note["host"], note["run"], note["how"]) == ("h1", "run-1", "rewind")
+    assert note["control"]["Database cluster state"] == "in production"
+    assert sorted(path.name for path in pair.data("home").parent.iterdir()) == ["config", "data"]
+    pgmoves.follows(pair)
     found = action.check(pair.context(REWIND))
     assert found.kind is FindingKind.DONE
     assert set(found.evidence) == set(outcome.evidence)
+    assert dataclasses.replace(found, evidence={}) == dataclasses.replace(found, evidence={}, reason="")
+    pair.recorded.clear()
+    assert isinstance(rejoin(pair), Succeeded)  # again: nothing is stopped or copied
+    assert not any(text.startswith(("cp", "supervisor")) for text in pair.recorded)
+    print({name: outcome.evidence[name] for name in ("needed_bytes", "predicted_ms")})
+
+
+def test_pitfall_3_the_primary_writes_a_checkpoint_first(pg_any: Pair, tmp_path: Path) -> None:
+    """PostgreSQL 15's pg_rewind reads the old timeline until then: nothing to do, and home loops for ever."""
+    with pgharness.running(pg_any, tmp_path / "p", synchronous=False) as pair:
+        pair.ask("embassy", "ALTER SYSTEM SET checkpoint_timeout = '1h'")
+        pgmoves.diverge(pair, checkpoint=False)
+        outcome = rejoin(pair)
+        assert isinstance(outcome, Succeeded), outcome
+        assert outcome.evidence["how"] == "rewind"
+        pgmoves.follows(pair)
+
+
+def test_pitfall_6_what_rewinding_copies_and_drops_is_set_right(pair: Pair) -> None:
+    """The source's own settings are not home's, and home has a slot for the way back that holds nothing."""
+    for setting in ("primary_slot_name = 'e1'", "default_transaction_read_only = off", "work_mem = '5MB'"):
+        pair.ask("embassy", f"ALTER SYSTEM SET {setting}")
+    assert isinstance(rejoin(pair), Succeeded)
+    assert pair.ask("home", "SHOW primary_slot_name") == "h1"
+    assert f"host={pair.addresses['embassy']}" in pair.ask("home", "SHOW primary_conninfo")
+    assert pair.ask("home", "SHOW port") == str(pgharness.PORT)
+    automatic = (pair.data("home") / "postgresql.auto.conf").read_text()
+    assert "default_transaction_read_only" not in automatic
+    assert "work_mem" in automatic  # what is not of the role is the cluster's
+    assert pair.ask("embassy", "SELECT active FROM pg_replication_slots WHERE slot_name = 'h1'") is True
+    slots = "SELECT array_agg(slot_name::text || ' ' || (restart_lsn IS NULL)) FROM pg_replication_slots"
+    assert pair.ask("home", slots) == ["e1 true"]
+
+
+@pytest.mark.parametrize("signal", ["", "# A primary that was fenced"])
+def test_pitfall_11_nothing_in_place_could_start_as_a_primary(pair: Pair, signal: str) -> None:
+    """From the first command on the data directory has standby.signal whenever it is there.
+
+    With a fence's signal in it already, too: the recovery that pg_rewind runs refuses such a directory.
+    """
+    if signal:
+        (pair.data("home") / "standby.signal").write_text(signal)
+    open_to_start: list[str] = []
+    first = True
+
+    def record(command: str) -> None:
+        nonlocal first
+        data = pair.data("home")
+        if data.exists() and not (data / "standby.signal").exists() and not (first and not signal):
+            open_to_start.append(command)
+        first = False
+
+    context = dataclasses.replace(pair.context(REWIND, seconds=60), record=record)
+    outcome = Rejoin().execute(context)
+    assert isinstance(outcome, Succeeded), outcome
+    assert outcome.evidence["how"] == "rewind"
+    assert not open_to_start
+    pgmoves.follows(pair)
+
+
+def test_home_that_came_back_by_itself_is_stopped_and_kept(pair: Pair) -> None:
+    pgmoves.start(pair, "home")
+    pair.ask("home", "INSERT INTO rows VALUES ('home-only-late', '')")
+    outcome = rejoin(pair)
+    assert isinstance(outcome, Succeeded), outcome
+    assert "went on to" in outcome.evidence["because"]
+    assert (kept(pair) / "data" / "PG_VERSION").exists()
+    pgmoves.follows(pair)
+
+
+def test_the_side_with_the_later_epoch_is_never_overwritten(pair: Pair) -> None:
+    pgmoves.start(pair, "home")
+    pair.ask("home", "UPDATE continuity.writer SET epoch = 3", database="land")
+    outcome = rejoin(pair)
+    assert isinstance(outcome, Failed)
+    assert "h1 holds epoch 3 of land" in outcome.message
+    assert pair.ask("home", "SELECT pg_is_in_recovery()") is False
+    backwards = RejoinParams(CLUSTER, "e1", "h1", DATABASES, "rewind")
+    pair.ask("home", "UPDATE continuity.writer SET epoch = 1, site = 'embassy'", database="land")
+    outcome = rejoin(pair, backwards)
+    assert isinstance(outcome, Failed)
+    assert "the row of land names embassy" in outcome.message
+
+
+def test_a_standby_of_the_same_history_just_follows(pg_lost: Pair, tmp_path: Path) -> None:
+    with pgmoves.diverged(pg_lost, tmp_path / "p") as pair:
+        assert isinstance(rejoin(pair), Succeeded)
+        inode = (pair.data("home") / "PG_VERSION").stat().st_ino
+        for stopped in (True, False):
+            if stopped:
+                pgmoves.stop(pair, "home")
+            else:
+                pair.kill_database("home")
+            pair.ask("embassy", f"INSERT INTO rows VALUES ('missed-{stopped}', '')")
+            outcome = rejoin(pair, run="run-2")
+            assert isinstance(outcome, Succeeded), outcome
+            assert outcome.evidence["how"] == "follow"
+            pgmoves.follows(pair)
+        pair.ask("home", "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1'")
+        pair.ask("home", "SELECT pg_reload_conf()")  # up, and cut off
+        until(lambda: not pgmoves.streaming(pair, "embassy", "h1"), "home still streams")
+        outcome = rejoin(pair, run="run-2")
+        assert isinstance(outcome, Succeeded), outcome
+        assert outcome.evidence["how"] == "follow"
+        assert (pair.data("home") / "PG_VERSION").stat().st_ino == inode
+        assert not (pair.folder / "home" / "evidence" / f"{CLUSTER}-h1-run-2").exists()
+
+
+def test_pitfall_4_a_standby_that_follows_in_name_only_is_rewound(pair: Pair) -> None:
+    (pair.data("home") / "standby.signal").touch(mode=0o600)
+    pgmoves.start(pair, "home")  # its crash recovered, up as a standby past the fork
+    outcome = rejoin(pair)
+    assert isinstance(outcome, Succeeded), outcome
+    assert outcome.evidence["how"] == "rewind"
+    pgmoves.follows(pair)
+
+
+def test_a_rewind_that_died_half_way_is_begun_anew(pair: Pair) -> None:
+    """Its copy is thrown away, whatever state it is in; what is kept is the same as before."""
+    tool = pair.folder / "bin" / "pg_rewind"
+    real = tool.with_name("pg_rewind.real")
+    tool.rename(real)
+    tool.write_text(f'#!/bin/sh\n"{real}" "$@"\nrm -rf "$2"/base "$2"/pg_wal\nkill -9 $$\n')
+    tool.chmod(0o755)
+    old = pgmoves.contents(pair.data("home"))
+    outcome = rejoin(pair)
+    assert isinstance(outcome, Failed), outcome
+    assert outcome.retryable
+    assert not pair.data("home").exists()  # and nothing that a unit could start
+    real.rename(tool)
+    outcome = rejoin(pair)
+    assert isinstance(outcome, Succeeded), outcome
+    assert outcome.evidence["how"] == "rewind"
+    assert {**pgmoves.contents(kept(pair) / "data"), "standby.signal": ""} == {**old, "standby.signal": ""}
+    pgmoves.follows(pair)
+
+
+def test_what_lies_in_tablespaces_is_kept_and_put_back(pg_template: Pair, tmp_path: Path) -> None:
+    with pgharness.running(pg_template, tmp_path / "p", synchronous=False) as pair:
+        pair.kill_site("embassy")
+        spaces = {site: pair.folder / site / "postgresql" / "space" for site in pgharness.HOSTS}
+        for space in spaces.values():
+            space.mkdir(mode=0o700)
+        pair.ask("home", f"CREATE TABLESPACE apart LOCATION '{spaces['home']}'")
+        pair.ask(
+            "home", "CREATE TABLE elsewhere TABLESPACE apart AS SELECT n FROM generate_series(1, 1000) n"
+        )
+        mapping = f"--tablespace-mapping={spaces['home']}={spaces['embassy']}"
+        pgmoves.replace_by_backup(pair, "embassy", "home", mapping)
+        pair.start_site("embassy")
+        pair.wait_ready("embassy")
+        pair.wait_caught_up()
+        pair.ask("home", "UPDATE elsewhere SET n = n + 1")
+        pgmoves.diverge(pair)
+        pair.ask("embassy", "UPDATE elsewhere SET n = 7")
+        old = pgmoves.contents(spaces["home"])
+        tool = pair.folder / "bin" / "pg_rewind"
+        tool.rename(tool.with_name("real"))
+        tool.write_text(f'#!/bin/sh\n"{tool.with_name("real")}" "$@"\nkill -9 $$\n')
+        tool.chmod(0o755)
+        assert rejoin(pair).retryable
+        assert pgmoves.contents(spaces["home"]) != old  # rewound in place
+        (oid,) = (path.name for path in (kept(pair) / "outside").iterdir())
+        assert pgmoves.contents(kept(pair) / "outside" / oid) == old
+        tool.with_name("real").rename(tool)
+        outcome = rejoin(pair)
+        assert isinstance(outcome, Succeeded), outcome
+        assert outcome.evidence["how"] == "rewind"
+        pgmoves.follows(pair)
+        assert pair.ask("home", "SELECT sum(n) FROM elsewhere") == 7000
+        refused = rejoin(pair, dataclasses.replace(REWIND, how="reclone"), run="run-2")
+        assert isinstance(refused, Succeeded)  # it streams: nothing to be done
+        pgmoves.stop(pair, "home")
+        refused = rejoin(pair, dataclasses.replace(REWIND, how="reclone"), run="run-2")
+        assert isinstance(refused, Failed)
+        assert "tablespaces (apart)" in refused.message
+
+
+def test_what_is_not_offered_is_refused_when_it_is_planned(pair: Pair) -> None:
+    cluster = pair.parts.clusters[CLUSTER]
+    inside = dataclasses.replace(cluster, config_directory=cluster.data_directory)
+    parts = dataclasses.replace(pair.parts, clusters={CLUSTER: inside})
+    for params, where, text in (
+        (dataclasses.replace(REWIND, how="keep"), pair.parts, "'keep'"),
+        (REWIND, parts, "the configuration lies in the data directory"),
+    ):
+        with pytest.raises(RefusedError, match=text):
+            Rejoin().describe(params, where)
+        outcome = rejoin(pair, params, parts=where)
+        assert isinstance(outcome, Failed)
+        assert text in outcome.message
+    assert not pair.recorded
+    with pytest.raises(psycopg.OperationalError):
+        pair.connect("home")
