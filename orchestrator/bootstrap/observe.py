@@ -198,6 +198,7 @@ def _lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:
 def _perform(app: App, plan: Plan, steps: list[Step], seconds: float = OBSERVE_SECONDS) -> dict[str, Any]:
     """Execute read-only steps outside any run, side by side, each bounded."""
     from orchestrator.bootstrap.operations import surroundings
+    from orchestrator.engine.dispatch import guarded
     from orchestrator.ports import Context
 
     around = surroundings(app)
@@ -211,7 +212,7 @@ def _perform(app: App, plan: Plan, steps: list[Step], seconds: float = OBSERVE_S
             deadline=deadline, evidence={}, resources=around.resources, secrets=around.secrets,
             hosts=around.hosts, clock=around.clock,
         )  # fmt: skip
-        outcome = app.catalog.action(step.action.kind).execute(context)
+        outcome = guarded(lambda: app.catalog.action(step.action.kind).execute(context), mutates=False)
         if isinstance(outcome, Succeeded):
             results[step.id] = {"result": "ok", "evidence": outcome.evidence}
         elif isinstance(outcome, Failed):

@@ -27,6 +27,7 @@ POLL_SECONDS = 0.020
 CHECK_SECONDS = 5.0
 GRACE_SECONDS = 0.5
 WARM_SECONDS = 3.0
+WARM_THREADS_MAX = 32
 
 
 class Actions(Protocol):
@@ -102,7 +103,7 @@ class ThreadDispatcher:
         action = self.actions.action(step.action.kind)
 
         def work() -> None:
-            outcome = _guarded(lambda: action.execute(context), step.action.mutates)
+            outcome = guarded(lambda: action.execute(context), step.action.mutates)
             self.around.at_point(f"effect {step.id}")
             self._report_end(order, outcome)
 
@@ -139,7 +140,7 @@ class ThreadDispatcher:
         action = self.actions.action(step.action.kind)
 
         def work() -> None:
-            outcome = _guarded(lambda: action.undo(context), mutates=True)
+            outcome = guarded(lambda: action.undo(context), mutates=True)
             self.around.at_point(f"undone {step.id}")
             self._results.put(UndoEnded(now(self.around.clock), order.step, order.number, outcome))
 
@@ -200,8 +201,10 @@ class ThreadDispatcher:
         due = [*self._timers.values(), *self._delayed.values()]
         nearest = min((d - moment for d in due), default=10**12) / 1e9
         clock = self.around.clock.monotonic()
-        for attempt in self._attempts.values():
-            if attempt.thread.is_alive() and not attempt.reported:
+        for key, attempt in list(self._attempts.items()):
+            if not attempt.thread.is_alive():
+                del self._attempts[key]  # here too: a busy run never comes to look for overdue ones
+            elif not attempt.reported:
                 nearest = min(nearest, attempt.deadline + GRACE_SECONDS - clock)
         return max(0.0, nearest)
 
@@ -233,8 +236,11 @@ class ThreadDispatcher:
 
     def warm(self, run: Run) -> None:
         """Import and open all that the plan's steps need, so that nothing is imported after the
-        order. Bounded; what cannot be opened is found by the steps themselves."""
-        steps = _one_per_arguments(run.plan.steps.values())
+        order. Bounded in time and threads; what cannot be opened is found by the steps themselves."""
+        left = queue.SimpleQueue[Step]()
+        for step in _one_per_arguments(run.plan.steps.values()):
+            left.put(step)
+        count = min(WARM_THREADS_MAX, left.qsize())
         deadline = self.around.clock.monotonic() + WARM_SECONDS
 
         def load(step: Step) -> None:
@@ -244,7 +250,14 @@ class ThreadDispatcher:
             except Exception as error:  # noqa: BLE001 - the step itself will say it with its own evidence
                 self.around.record(step.id, f"-- not warmed: {_error_text(error)}")
 
-        threads = [threading.Thread(target=load, args=(step,), daemon=True) for step in steps]
+        def work() -> None:
+            while self.around.clock.monotonic() < deadline:
+                try:
+                    load(left.get_nowait())
+                except queue.Empty:
+                    return
+
+        threads = [threading.Thread(target=work, name="warm", daemon=True) for _ in range(count)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -281,7 +294,8 @@ def _is_looked_at_again(state: StepRun) -> bool:
     return state.state is StepState.UNKNOWN and state.proof_since is not None
 
 
-def _guarded(call: Callable[[], Outcome], mutates: bool) -> Outcome:
+def guarded(call: Callable[[], Outcome], mutates: bool) -> Outcome:
+    """What a call of an action comes back with, whatever it raises."""
     try:
         return call()
     except Exception as error:  # noqa: BLE001 - becomes the outcome

@@ -117,7 +117,7 @@ class Lab:
 
     @property
     def power_url(self) -> str:
-        return f"http://127.{self.number}.9.1:{POWER_PORT}"
+        return f"http://127.{self.number}.9.9:{POWER_PORT}"
 
     def site(self, site: SiteName) -> SitePaths:
         return SitePaths(site, self.path / site)

@@ -141,7 +141,7 @@ def reset(lab: Lab, site: SiteName, kind: str, held: Collection[str] = ()) -> di
 def main(folder: str) -> None:
     lab = layout.load(Path(folder))
     server = http.server.ThreadingHTTPServer(
-        (f"127.{lab.number}.9.1", layout.POWER_PORT), handler(Controller(lab))
+        (f"127.{lab.number}.9.9", layout.POWER_PORT), handler(Controller(lab))
     )
     server.daemon_threads = True
     threading.Thread(target=owner.watch, args=(lab.path,), daemon=True, name="owner").start()
