@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import append, big, limit, moves, show, start, steps
+from bench import append, big, calm, limit, moves, show, start, steps
 from bench.figures import Figure
 from bench.moves import Played
 from orchestrator.errors import ContinuityError
@@ -25,6 +25,7 @@ MICRO: dict[str, Callable[..., list[Figure]]] = {
 }
 IN_THE_LAB = ("failover", "failback", "switch", "ansible")
 PAIRS = 15
+CALM_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Asked:
     output: str
     limit_folder: Path | None
     results: Path
+    calm_seconds: float
 
 
 def main(words: Sequence[str]) -> int:
@@ -46,6 +48,7 @@ def main(words: Sequence[str]) -> int:
     asked.results.mkdir(parents=True, exist_ok=True)
     for name in asked.sections:
         if name in MICRO:
+            calm.wait(asked.calm_seconds)
             _say(name)
             try:
                 with tempfile.TemporaryDirectory(dir=asked.results) as folder:  # the disk that logs lie on
@@ -66,7 +69,7 @@ def _in_the_lab(asked: Asked, figures: list[Figure], problems: list[str]) -> Pla
     if chain:
         _say(f"{asked.pairs} pairs of {', '.join(chain)}")
         try:
-            played = moves.play_pairs(chain, asked.pairs, _say)
+            played = moves.play_pairs(chain, asked.pairs, asked.calm_seconds, _say)
             figures += moves.figures(asked.sections, played)
             problems += played.failures
         except (RuntimeError, ContinuityError) as error:
@@ -106,13 +109,19 @@ def _parse(words: Sequence[str]) -> Asked:
         help="a folder with other hand-made scripts of the same moves, to be paired with too",
     )
     parser.add_argument("--results", type=Path, default=show.RESULTS, help="where the document is kept")
+    parser.add_argument(
+        "--calm", type=float, default=CALM_SECONDS, metavar="SECONDS",
+        help=f"wait so long at most, before each round, until three quarters of the machine are idle "
+        f"(default {CALM_SECONDS:g})",
+    )  # fmt: skip
     given = parser.parse_args(words)
     unknown = [name for name in given.sections if name not in known]
     if unknown:
         parser.error(f"no section {', '.join(unknown)}; there are: {', '.join(known)}")
     sections = tuple(name for name in known if not given.sections or name in given.sections)
     pairs = 1 if given.quick else given.pairs
-    return Asked(sections, pairs, given.quick, given.output, given.limit, given.results)
+    calm_seconds = 0.0 if given.quick else given.calm
+    return Asked(sections, pairs, given.quick, given.output, given.limit, given.results, calm_seconds)
 
 
 def _say(line: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench import calm
 from bench.figures import Figure, Limit
 from bench.playbook import Ansible
 from bench.rounds import BY_HAND, OURS, ByHand, Ours, Round, Side, play
@@ -59,8 +60,11 @@ def moves_for(sections: Sequence[str]) -> tuple[str, ...]:
     return tuple(move for move in ("failover", "rejoin", "switchover") if move in wanted)
 
 
-def play_pairs(moves: Sequence[str], pairs: int, say: Say) -> Played:
-    """Play alternating pairs. RuntimeError when too many rounds fail to say anything."""
+def play_pairs(moves: Sequence[str], pairs: int, calm_seconds: float, say: Say) -> Played:
+    """Play alternating pairs, each round when the machine is calm or has been waited for long enough.
+
+    RuntimeError when too many rounds fail to say anything.
+    """
     played = Played()
     for number in range(pairs):
         sides: list[Side] = [Ours(), ByHand()]
@@ -68,8 +72,10 @@ def play_pairs(moves: Sequence[str], pairs: int, say: Say) -> Played:
             sides.reverse()
         made: dict[str, Round] = {}
         for side in sides:
+            idle = calm.wait(calm_seconds)
             try:
                 made[side.name] = play(side, moves)
+                made[side.name].counts["idle_percent_before"] = round(100 * idle)
             except RuntimeError as error:
                 played.failures.append(f"pair {number + 1}, {side.name}: {error}")
                 say(played.failures[-1])
