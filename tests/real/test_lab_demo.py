@@ -1,7 +1,8 @@
-"""A demo that is interrupted leaves nothing: no process, no lab; its next one does not notice."""
+"""A demo that is interrupted leaves nothing: no process, no lab; and one row that is not as it was told fails it."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.lab import claims, processes
+from orchestrator.lab import claims, postgres, processes
 from orchestrator.lab.layout import Lab
 from tests import labs
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 STOPPED = 130
+NOT_VERIFIED = 6
 GONE_SECONDS_MAX = 20.0
 
 
@@ -52,6 +54,9 @@ class Demo:
     def end(self, number: signal.Signals) -> tuple[int, str]:
         """Signal the demo alone, and wait for its end: (exit code, stdout)."""
         self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> tuple[int, str]:
         assert self.process.stdout is not None
         out = self.process.stdout.read()
         code = self.process.wait(GONE_SECONDS_MAX)
@@ -93,3 +98,22 @@ def test_a_demo_that_is_stopped_cleans_up_before_it_ends(number: signal.Signals)
         assert any("stopped: the lab is gone" in line for line in demo.said)
         kept = list((home / "reports").glob("*/journal.db"))
         assert len(kept) == 1, "what was seen until then is kept"
+
+
+def test_a_demo_whose_data_was_touched_is_not_verified_and_says_so() -> None:
+    with labs.own_home() as home:
+        demo = Demo(home)
+        demo.wait_for("home gets its power back")
+        (lab,) = claims.labs()
+        ledger = (lab.load_folder / "001-persons.jsonl").read_text(encoding="utf-8").splitlines()
+        acked = next(entry for entry in map(json.loads, ledger) if entry["t"] == "acked")
+        with postgres.connect(lab, "embassy", "population") as session:
+            done = session.execute("UPDATE persons SET value = 'forged' WHERE id = %s", (acked["id"],))
+            assert done.rowcount == 1
+        code, out = demo.wait()
+        assert code == NOT_VERIFIED, "".join(demo.said)
+        document = json.loads(out)
+        assert document["verified"] is False
+        assert document["failover"]["verified"] is True, "that one was judged before"
+        assert (document["final_check"]["verified"], document["final_check"]["changed"]) == (False, 1)
+        assert nothing_is_left(lab)
