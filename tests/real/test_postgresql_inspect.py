@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,6 +73,20 @@ def test_both_sites_side_by_side(healthy: Pair) -> None:
     assert home["members"]["h1"]["reachable"]
     assert outcome.evidence["findings"] == []
     assert Inspect().check(healthy.context(INSPECT)).kind is FindingKind.DONE
+
+
+def test_pitfall_10_two_servers_on_one_machine_share_a_port_and_no_socket(
+    pg_template: Pair, tmp_path: Path
+) -> None:
+    """A socket's path may have 107 bytes; nothing here needs one, so folders may be as deep as people like."""
+    from orchestrator.lab.postgres import SETTINGS
+
+    assert "unix_socket_directories = ''" in SETTINGS
+    folder = tmp_path / ("deep" * 30)
+    with running(pg_template, folder) as pair:
+        assert len(str(pair.data("embassy"))) > 107
+        sites = inspect(pair).evidence["sites"]
+        assert (sites["home"]["role"], sites["embassy"]["role"]) == ("primary", "standby")
 
 
 def test_nothing_is_changed_and_what_is_described_is_done(healthy: Pair) -> None:
