@@ -44,18 +44,20 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a primary says of its log. ``forks``: each older timeline of its history → where it was
-    left. ``oldest``: where the log that it still has begins."""
+    """What a primary says of its log. ``lsn``: up to where it is flushed, ``end``: up to where it is
+    written at all, which pg_rewind tells a rewound server to recover to. ``forks``: each older timeline
+    of its history → where it was left. ``oldest``: where the log that it still has begins."""
 
     system_id: str
     timeline: int
     lsn: str
+    end: str
     forks: Mapping[int, str]
     oldest: str
 
     def holds(self, timeline: int, lsn: str, *, is_record: bool = False) -> bool:
         """Does this history go through that position? ``is_record``: a record begins there."""
-        end = self.lsn if timeline == self.timeline else self.forks.get(timeline)
+        end = self.end if timeline == self.timeline else self.forks.get(timeline)
         if end is None:
             return False
         return lsn_number(lsn) < lsn_number(end) if is_record else lsn_number(lsn) <= lsn_number(end)
@@ -83,7 +85,7 @@ def standing(control: Mapping[str, str], history: History) -> tuple[Standing, st
     lsn, timeline, is_record = _position(control)
     if not history.holds(timeline, lsn, is_record=is_record):
         left = history.forks.get(timeline)
-        where = f"which was left at {left}" if left else f"and the primary stands at {history.lsn}"
+        where = f"which was left at {left}" if left else f"and the primary stands at {history.end}"
         return Standing.DIVERGED, f"it went on to {lsn} on timeline {timeline}, {where}"
     if state != STANDBY_STATES[1] and not history.has_log_from(lsn):
         return Standing.TOO_OLD, f"it stopped at {lsn}, and the primary's log begins at {history.oldest}"

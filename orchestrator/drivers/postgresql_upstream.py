@@ -25,6 +25,7 @@ SELECT pg_is_in_recovery(), (SELECT system_identifier::text FROM pg_control_syst
     CASE WHEN NOT pg_is_in_recovery()
         THEN ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int END,
     CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn()::text END,
+    CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END,
     (SELECT min(substr(name, 9)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'),
     (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size')
 """
@@ -66,13 +67,14 @@ class Stream:
 
 def history(session: Session, host: str) -> History:
     """The log of the primary that the session is at. PermanentError when it is a standby."""
-    standby, system_id, timeline, lsn, oldest, segment_bytes = postgresql.row(session, UPSTREAM)
+    standby, system_id, timeline, lsn, end, oldest, segment_bytes = postgresql.row(session, UPSTREAM)
     if standby:
         raise PermanentError(f"{host} is a standby: nobody is made to follow it")
     name = f"pg_wal/{timeline:08X}.history"
     text = postgresql.value(session, f"SELECT pg_read_file({quote(name)}, 0, 1048576, true)")
     segment = int(oldest[:8], 16) * ((1 << 32) // segment_bytes) + int(oldest[8:], 16)
-    return History(system_id, timeline, lsn, parse_history(text or ""), lsn_text(segment * segment_bytes))
+    begin = lsn_text(segment * segment_bytes)
+    return History(system_id, timeline, lsn, end, parse_history(text or ""), begin)
 
 
 def size_bytes(session: Session) -> int:

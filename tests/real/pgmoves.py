@@ -147,6 +147,9 @@ def restore_home(pair: Pair, template: Pair) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     copied = ["cp", "-a", "--reflink=auto", str(template.data("home")), str(pair.data("home"))]
     assert subprocess.run(copied).returncode == 0
+    inactive = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'h1' AND active"
+    until(lambda: not pair.ask("embassy", inactive), "home's slot stays in use")
+    pair.ask("embassy", "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
 
 
 def lose_home(pair: Pair) -> None:

@@ -14,7 +14,7 @@ from orchestrator.drivers.postgresql_history import (
     standing,
 )
 
-HISTORY = History("42", 3, "0/9000000", {1: "0/3000100", 2: "0/5000000"}, "0/3000000")
+HISTORY = History("42", 3, "0/8FFE000", "0/9000000", {1: "0/3000100", 2: "0/5000000"}, "0/3000000")
 
 
 def control(state: str, lsn: str, timeline: int, recovered: str = "0/0", **more: str) -> dict[str, str]:
@@ -67,6 +67,12 @@ def control(state: str, lsn: str, timeline: int, recovered: str = "0/0", **more:
             control("shut down", "0/8000000", 3), Standing.FOLLOWS, "timeline 3", id="same-timeline"
         ),
         pytest.param(control("shut down", "0/9000001", 3), Standing.DIVERGED, "0/9000000", id="ahead"),
+        pytest.param(
+            control("in archive recovery", "0/5000000", 3, "0/8FFF000"),
+            Standing.FOLLOWS,
+            "",
+            id="rewound-to-what-the-primary-has-not-flushed-yet",
+        ),
         pytest.param(control("shut down", "0/2FFFFFF", 1), Standing.TOO_OLD, "begins at", id="log-is-gone"),
         pytest.param(
             control("in archive recovery", "0/2000000", 1, "0/2FFFFFF"),
@@ -99,7 +105,7 @@ def test_what_pg_rewind_needs(more: dict[str, str], timeline: int, text: str) ->
 
 
 def test_the_log_from_the_fork_on_must_be_there() -> None:
-    late = History("42", 2, "0/9000000", {1: "0/3000100"}, "0/4000000")
+    late = History("42", 2, "0/9000000", "0/9000000", {1: "0/3000100"}, "0/4000000")
     assert "part at 0/3000100" in can_be_rewound(control("in production", "0/3000050", 1), late)
 
 
