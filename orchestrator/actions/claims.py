@@ -18,7 +18,7 @@ from orchestrator.core.values import Json, SiteRef
 from orchestrator.errors import ContinuityError
 from orchestrator.ports import Context, Description
 
-ASK_SECONDS_MAX = 1.0
+ASK_SECONDS_MAX = 0.5  # the old side may be silent: each order waits for this
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class ClaimsParams:
     target: SiteRef
     expect_site: SiteRef
     expect_epoch: int
+    taken_back: tuple[str, ...] = ()  # runs of this log whose claims on a newer epoch are void
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Claims:
         claims = [answer.claim for answer in answers if answer.claim]
         silent = [answer.silent for answer in answers if answer.silent]
         evidence: dict[str, Json] = {"claims": [claim.evidence() for claim in claims], "silent": list(silent)}
-        against = contradictions(claims, params.expect_epoch, params.expect_site)
+        against = contradictions(claims, params.expect_epoch, params.expect_site, params.taken_back)
         if against:
             text = "; ".join(against)
             return Failed(f"{text}: continuity adopt {params.group} shows the evidence", evidence=evidence)
