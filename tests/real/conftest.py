@@ -24,14 +24,23 @@ def pair(pg_template: Pair, tmp_path: Path) -> Iterator[Pair]:
         yield made
 
 
+@pytest.fixture
+def fast_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is room: servers that sync every file wait for nobody's disk there."""
+    with pgmoves.in_memory(tmp_path) as folder:
+        yield folder
+
+
 @pytest.fixture(scope="session", params=pgharness.installations())
-def pg_any(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def pg_any(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """The same for each PostgreSQL version that is here."""
     label = str(request.param)
-    return pgharness.make_template(tmp_path_factory.mktemp(f"pg{label}"), pgharness.installations()[label])
+    with pgmoves.in_memory(tmp_path_factory.mktemp(f"pg{label}")) as folder:
+        yield pgharness.make_template(folder / "p", pgharness.installations()[label])
 
 
 @pytest.fixture(scope="session")
-def pg_lost(pg_template: Pair, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def pg_lost(pg_template: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Home crashed with rows of its own, the embassy went on without them and is cleanly stopped."""
-    return pgmoves.make_diverged(pg_template, tmp_path_factory.mktemp("lost") / "p")
+    with pgmoves.in_memory(tmp_path_factory.mktemp("lost")) as folder:
+        yield pgmoves.make_diverged(pg_template, folder / "p")

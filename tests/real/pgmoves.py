@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,22 @@ from orchestrator.drivers import supervisor
 from tests.action_context import GivenSecrets
 from tests.real import pgharness
 from tests.real.pgharness import DATABASES, HOSTS, PORT, SECRETS, Pair, until
+
+SHARED_MEMORY = Path("/dev/shm")
+MEMORY_BYTES_MIN = 4 << 30
+
+
+@contextlib.contextmanager
+def in_memory(otherwise: Path) -> Iterator[Path]:
+    """A folder in the machine's memory, if there is room for some servers, and else ``otherwise``."""
+    if not SHARED_MEMORY.is_dir() or shutil.disk_usage(SHARED_MEMORY).free < MEMORY_BYTES_MIN:
+        yield otherwise
+        return
+    folder = Path(tempfile.mkdtemp(prefix="continuity-", dir=SHARED_MEMORY))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def hold(pair: Pair, site: str) -> None:

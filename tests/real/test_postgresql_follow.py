@@ -20,8 +20,8 @@ FOLLOW = FollowParams(CLUSTER, "h1", "e1")
 
 
 @pytest.fixture
-def pair(pg_template: Pair, tmp_path: Path) -> Iterator[Pair]:
-    with pgharness.running(pg_template, tmp_path / "p") as made:
+def pair(pg_template: Pair, fast_path: Path) -> Iterator[Pair]:
+    with pgharness.running(pg_template, fast_path / "p") as made:
         yield made
 
 

@@ -29,7 +29,10 @@ WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 
 @pytest.fixture(scope="module")
 def following(pg_template: Pair, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    with pgharness.running(pg_template, tmp_path_factory.mktemp("protect") / "p") as made:
+    with (
+        pgmoves.in_memory(tmp_path_factory.mktemp("protect")) as folder,
+        pgharness.running(pg_template, folder / "p") as made,
+    ):
         pgmoves.switch_over(made)
         assert isinstance(made.perform(Follow(), FollowParams(CLUSTER, "h1", "e1")), Succeeded)
         yield made

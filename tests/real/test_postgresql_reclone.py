@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import signal
 import subprocess
@@ -23,13 +22,12 @@ pytestmark = pytest.mark.real
 
 REWIND = RejoinParams(CLUSTER, "h1", "e1", DATABASES, "rewind")
 RECLONE = RejoinParams(CLUSTER, "h1", "e1", DATABASES, "reclone")
-SHARED_MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture
-def pair(pg_lost: Pair, tmp_path: Path) -> Iterator[Pair]:
+def pair(pg_lost: Pair, fast_path: Path) -> Iterator[Pair]:
     """Home crashed with rows that the embassy never got; the embassy is the primary."""
-    with pgmoves.diverged(pg_lost, tmp_path / "p") as made:
+    with pgmoves.diverged(pg_lost, fast_path / "p") as made:
         yield made
 
 
@@ -139,27 +137,23 @@ def test_pitfall_9_a_clone_does_not_wait_for_a_spread_checkpoint(pair: Pair) -> 
     pgmoves.follows(pair)
 
 
-@pytest.mark.skipif(
-    not SHARED_MEMORY.is_dir() or SHARED_MEMORY.stat().st_dev == Path("/tmp").stat().st_dev,
-    reason="no second file system",
-)
 @pytest.mark.parametrize("params", [REWIND, RECLONE], ids=["rewind", "reclone"])
-def test_evidence_on_another_file_system(pair: Pair, params: RejoinParams) -> None:
+def test_evidence_on_another_file_system(
+    pair: Pair, params: RejoinParams, fast_path: Path, tmp_path: Path
+) -> None:
     """Rewound, the old history is copied there; cloned, it is only moved aside."""
-    elsewhere = SHARED_MEMORY / f"continuity-{os.getpid()}-{params.how}"
-    cluster = dataclasses.replace(pair.parts.clusters[CLUSTER], evidence_directory=str(elsewhere))
+    if fast_path.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system")
+    cluster = dataclasses.replace(pair.parts.clusters[CLUSTER], evidence_directory=str(tmp_path))
     parts = dataclasses.replace(pair.parts, clusters={CLUSTER: cluster})
     old = pgmoves.contents(pair.data("home"))
-    try:
-        outcome = rejoin(pair, params, parts=parts)
-        assert isinstance(outcome, Succeeded), outcome
-        assert outcome.evidence["how"] == params.how
-        where = Path(outcome.evidence["kept"])
-        assert where.is_relative_to(elsewhere) == (params.how == "rewind")
-        assert {**pgmoves.contents(where), "standby.signal": ""} == {**old, "standby.signal": ""}
-        pgmoves.follows(pair)
-    finally:
-        shutil.rmtree(elsewhere, ignore_errors=True)
+    outcome = rejoin(pair, params, parts=parts)
+    assert isinstance(outcome, Succeeded), outcome
+    assert outcome.evidence["how"] == params.how
+    where = Path(outcome.evidence["kept"])
+    assert where.is_relative_to(tmp_path) == (params.how == "rewind")
+    assert {**pgmoves.contents(where), "standby.signal": ""} == {**old, "standby.signal": ""}
+    pgmoves.follows(pair)
 
 
 # --- the driver dies ----------------------------------------------------------------------------

@@ -23,9 +23,9 @@ REWIND = RejoinParams(CLUSTER, "h1", "e1", DATABASES, "rewind")
 
 
 @pytest.fixture
-def pair(pg_lost: Pair, tmp_path: Path) -> Iterator[Pair]:
+def pair(pg_lost: Pair, fast_path: Path) -> Iterator[Pair]:
     """Home crashed with rows that the embassy never got; the embassy is the primary."""
-    with pgmoves.diverged(pg_lost, tmp_path / "p") as made:
+    with pgmoves.diverged(pg_lost, fast_path / "p") as made:
         yield made
 
 
@@ -64,9 +64,9 @@ def test_a_crashed_primary_is_rewound_and_its_old_history_kept(pair: Pair) -> No
     print({name: outcome.evidence[name] for name in ("needed_bytes", "predicted_ms")})
 
 
-def test_pitfall_3_the_primary_writes_a_checkpoint_first(pg_any: Pair, tmp_path: Path) -> None:
+def test_pitfall_3_the_primary_writes_a_checkpoint_first(pg_any: Pair, fast_path: Path) -> None:
     """PostgreSQL 15's pg_rewind reads the old timeline until then: nothing to do, and home loops for ever."""
-    with pgharness.running(pg_any, tmp_path / "p", synchronous=False) as pair:
+    with pgharness.running(pg_any, fast_path / "p", synchronous=False) as pair:
         pair.ask("embassy", "ALTER SYSTEM SET checkpoint_timeout = '1h'")
         pgmoves.diverge(pair, checkpoint=False)
         outcome = rejoin(pair)
@@ -141,8 +141,8 @@ def test_the_side_with_the_later_epoch_is_never_overwritten(pair: Pair) -> None:
     assert "the row of land names embassy" in outcome.message
 
 
-def test_a_standby_of_the_same_history_just_follows(pg_lost: Pair, tmp_path: Path) -> None:
-    with pgmoves.diverged(pg_lost, tmp_path / "p") as pair:
+def test_a_standby_of_the_same_history_just_follows(pg_lost: Pair, fast_path: Path) -> None:
+    with pgmoves.diverged(pg_lost, fast_path / "p") as pair:
         assert isinstance(rejoin(pair), Succeeded)
         inode = (pair.data("home") / "PG_VERSION").stat().st_ino
         for stopped in (True, False):
@@ -194,8 +194,8 @@ def test_a_rewind_that_died_half_way_is_begun_anew(pair: Pair) -> None:
     pgmoves.follows(pair)
 
 
-def test_what_lies_in_tablespaces_is_kept_and_put_back(pg_template: Pair, tmp_path: Path) -> None:
-    with pgharness.running(pg_template, tmp_path / "p", synchronous=False) as pair:
+def test_what_lies_in_tablespaces_is_kept_and_put_back(pg_template: Pair, fast_path: Path) -> None:
+    with pgharness.running(pg_template, fast_path / "p", synchronous=False) as pair:
         pair.kill_site("embassy")
         spaces = {site: pair.folder / site / "postgresql" / "space" for site in pgharness.HOSTS}
         for space in spaces.values():
