@@ -186,6 +186,22 @@ def a_failback() -> Plan:
     )  # fmt: skip
 
 
+def a_big_failover(services: int) -> Plan:
+    """Twenty steps for each of many services, every one a group of its own."""
+    steps: list[Step] = []
+    hosts: dict[str, tuple[str, ...]] = {}
+    for number in range(services):
+        group = f"g{number:04}"
+        unit, host = f"{group}/db", f"h{number:04}"
+        hosts[unit] = (host,)
+        steps += [inspect(unit, group), stop(unit, host, group), *promotion(unit, group)]
+        last = f"{unit}/open"
+        for place in range(12):
+            last = f"{group}/part-{place // 4}/{place}"
+            steps.append(route(last, (steps[-1].id,), group))
+    return a_plan(*steps, fence_hosts=hosts)
+
+
 def created(run: str = "r1") -> RunCreated:
     return RunCreated(at(0), run, "failover", "d" * 64, "ann", "laptop", "test")
 

@@ -7,7 +7,7 @@ writer. Groups that have moved stay where they are. Lifting a fence is refused w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from orchestrator.core import events
@@ -18,7 +18,6 @@ from orchestrator.core.states import RunState, StepState
 from orchestrator.errors import RefusedError
 
 UNDOABLE = frozenset({StepState.SUCCEEDED, StepState.MARKED, StepState.UNDECIDED})
-IN_FLIGHT = frozenset({StepState.RUNNING, StepState.UNKNOWN, StepState.MARKING})
 TOOK_EFFECT = frozenset({StepState.SUCCEEDED, StepState.MARKED})
 UNCERTAIN = frozenset({StepState.RUNNING, StepState.UNKNOWN, StepState.UNDECIDED})
 
@@ -76,20 +75,24 @@ def choice(run: Run) -> tuple[str, ...]:
 # --- undoing ----------------------------------------------------------------------------------
 
 
-def undo_what_may_be(draft: Draft) -> None:
-    """In an aborting run: undo, in reverse order, what was done; only once nothing is in flight."""
+def undo_what_may_be(draft: Draft, undone: str = "") -> None:
+    """In an aborting run: undo, in reverse order, what was done; only once nothing is in flight.
+
+    ``undone``: the step whose undo has just ended; only what waited for it can begin then."""
     run = draft.run
-    if run.state is RunState.ABORTING and not _busy(run, IN_FLIGHT):
-        for step in list(_may_be_undone(run)):
+    if run.state is RunState.ABORTING and not run.in_flight and not _busy(run, StepState.MARKING):
+        steps = run.index.undone_after.get(undone, ()) if undone else run.index.undoable
+        for step in list(_may_be_undone(run, steps)):
             draft.emit(events.StepUndoStarted(draft.at, step, run.step(step).number + 1))
 
 
-def _may_be_undone(run: Run) -> Iterator[str]:
-    """Steps whose undo may begin now: nothing whose undo comes first is left."""
-    kept = _kept(run)
-    for step in run.index.undoable:
-        done = run.step(step).state in UNDOABLE and step not in kept
-        if done and not any(_stands_in_the_way(run, o, kept) for o in run.index.undone_first[step]):
+def _may_be_undone(run: Run, steps: Iterable[str]) -> Iterator[str]:
+    """Those of these steps whose undo may begin now: nothing whose undo comes first is left."""
+    done = [step for step in steps if run.step(step).state in UNDOABLE]
+    kept = _kept(run) if done else frozenset()
+    for step in done:
+        first = run.index.undone_first[step]
+        if step not in kept and not any(_stands_in_the_way(run, other, kept) for other in first):
             yield step
 
 
@@ -116,7 +119,7 @@ def _stands_in_the_way(run: Run, step: str, kept: frozenset[str]) -> bool:
     return state is StepState.UNDOING or (state in UNDOABLE and step not in kept)
 
 
-def _busy(run: Run, states: frozenset[StepState]) -> bool:
+def _busy(run: Run, *states: StepState) -> bool:
     return any(run.units[n].steps[s].state in states for n in run.active for s in run.units[n].busy)
 
 
@@ -143,7 +146,11 @@ def may_end(run: Run) -> bool:
 
 
 def _goes_on(run: Run) -> bool:
-    return _busy(run, IN_FLIGHT | {StepState.UNDOING}) or any(True for _ in _may_be_undone(run))
+    return (
+        run.in_flight > 0
+        or _busy(run, StepState.UNDOING, StepState.MARKING)
+        or any(True for _ in _may_be_undone(run, run.index.undoable))
+    )
 
 
 _Cause = tuple[str, str, bool]  # the step it speaks of, its text, may it be tried again?

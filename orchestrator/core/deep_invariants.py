@@ -8,15 +8,16 @@ from orchestrator.core.effects import Check, Execute, UndoStep
 from orchestrator.core.orders import orders
 from orchestrator.core.plan import Role
 from orchestrator.core.run import Run, counts_as_met, has_ended
-from orchestrator.core.states import BUSY, RunState, StepState
+from orchestrator.core.states import BUSY, TAKES_ROOM, RunState, StepState
 
 S = StepState
+COUNTERS = ("unfinished", "preflight_left", "fences_busy", "fences_pending", "in_flight")
 
 
 def counters_are_true(run: Run) -> list[str]:
     """The counters and lists that evolve keeps equal what a walk over the steps finds."""
     out = []
-    unfinished = preflight = fences = 0
+    found = dict.fromkeys(COUNTERS, 0)
     for name, unit in run.units.items():
         for step_id, state in unit.steps.items():
             step = run.plan.steps[step_id]
@@ -31,13 +32,19 @@ def counters_are_true(run: Run) -> list[str]:
                 out.append(f"counters-are-true: {step_id} is {state.state} and listed ready wrongly")
             if (step_id in unit.busy) != (state.state in BUSY):
                 out.append(f"counters-are-true: {step_id} is {state.state} and listed busy wrongly")
-            unfinished += not has_ended(step, state.state)
-            preflight += step_id in run.index.preflight_set and not has_ended(step, state.state)
-            fences += step.role is Role.FENCE and state.state in BUSY
+            is_fence = step.role is Role.FENCE
+            found["unfinished"] += not has_ended(step, state.state)
+            found["preflight_left"] += step_id in run.index.preflight_set and not has_ended(step, state.state)
+            found["fences_busy"] += is_fence and state.state in BUSY
+            found["fences_pending"] += is_fence and state.state is S.PENDING
+            found["in_flight"] += state.state in TAKES_ROOM
         if (name in run.active) != bool(unit.ready or unit.busy):
             out.append(f"counters-are-true: unit {name} is listed active wrongly")
-    if (unfinished, preflight, fences) != (run.unfinished, run.preflight_left, run.fences_busy):
-        out.append(f"counters-are-true: {run.unfinished} unfinished counted, {unfinished} found")
+    out += [
+        f"counters-are-true: {name} is {getattr(run, name)}, {value} found"
+        for name, value in found.items()
+        if getattr(run, name) != value
+    ]
     return out
 
 

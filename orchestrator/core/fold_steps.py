@@ -11,7 +11,7 @@ from orchestrator.core.model import ProofKind
 from orchestrator.core.moment import At
 from orchestrator.core.plan import Role, Step
 from orchestrator.core.run import Run, StepRun, UnitRun, counts_as_met, has_ended, with_run, with_step
-from orchestrator.core.states import BUSY, StepState
+from orchestrator.core.states import BUSY, TAKES_ROOM, StepState
 from orchestrator.core.transitions import step_after
 
 MILLISECOND_NS = 1_000_000
@@ -178,17 +178,20 @@ def set_step(run: Run, step: Step, new: StepRun, at: At) -> Run:
     for name, changed in units.items():
         is_active = bool(changed.ready or changed.busy)
         if is_active != (name in active):
-            active = active | {name} if is_active else active - {name}
-    fencing, fences_busy = run.fencing, run.fences_busy
+            active = active.changed(name, is_in=is_active)
+    fencing, fences_busy, fences_pending = run.fencing, run.fences_busy, run.fences_pending
     if step.role is Role.FENCE:
         becomes_busy = (new.state in BUSY) - (old.state in BUSY)
         fencing = at if becomes_busy > 0 and not fences_busy else fencing
         fences_busy += becomes_busy
+        fences_pending += (new.state is StepState.PENDING) - (old.state is StepState.PENDING)
     ended = has_ended(step, new.state) - has_ended(step, old.state)
     in_preflight = ended if step.id in run.index.preflight_set else 0
     return with_run(
         run, units=run.units.replaced(units), active=active, last=at, unfinished=run.unfinished - ended,
         preflight_left=run.preflight_left - in_preflight, fencing=fencing, fences_busy=fences_busy,
+        fences_pending=fences_pending,
+        in_flight=run.in_flight + (new.state in TAKES_ROOM) - (old.state in TAKES_ROOM),
     )  # fmt: skip
 
 

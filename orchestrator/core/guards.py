@@ -231,15 +231,27 @@ def loss_accepted(run: Run, step: Step, at: At) -> Answer:
     return Blocked(
         f"{step.unit}: stated loss {shown} ({stated.basis}); {limit}",
         (
-            f"continuity accept {run.id} loss --limit {enough(run)} --by NAME --reason TEXT",
+            f"{accept_loss(run)} --limit {_limit(stated.milliseconds, proven)} --by NAME --reason TEXT",
             f"continuity abort {run.id} --reason TEXT",
         ),
     )
 
 
+def accept_loss(run: Run) -> str:
+    """How the command begins by which people accept a loss."""
+    return f"continuity accept {run.id} loss"
+
+
+def _limit(milliseconds: int | None, proven: Proven | None) -> str:
+    """A limit that lets a unit pass, as people type it. Where a proof will be taken anew, right before the
+    promotion, the stated loss grows by the time that people take to decide."""
+    if milliseconds is None:
+        return "unknown"
+    return bound_text(milliseconds + (DECIDING_MS if proven and proven.grows else 0))
+
+
 def enough(run: Run) -> str:
-    """The limit that lets every unit pass, as people type it. Where a proof will be taken anew, right
-    before the promotion, the stated loss grows by the time that people take to decide."""
+    """The limit that lets every unit pass."""
     highest = 0
     for unit, stated in run.losses.items():
         if stated.milliseconds is None:

@@ -36,6 +36,7 @@ class PlanIndex:
     by_group: Mapping[str, tuple[str, ...]]
     undoable: tuple[str, ...]  # steps with an undo, last first
     undone_first: Mapping[str, tuple[str, ...]]  # step → steps whose undo comes before its own
+    undone_after: Mapping[str, tuple[str, ...]]  # the same, the other way round
     order: tuple[str, ...]
 
 
@@ -77,6 +78,11 @@ def index_of(plan: Plan) -> PlanIndex:
         if plan.steps[end].role is Role.REJOIN:
             for fence in waited_for:
                 rejoins.setdefault(fence, []).append(end)
+    undone_first = _undone_first(plan, dependents, of_group)
+    undone_after: dict[str, list[str]] = {}
+    for later, first in undone_first.items():
+        for step_id in first:
+            undone_after.setdefault(step_id, []).append(later)
     return PlanIndex(
         units=_frozen(units),
         dependents=_frozen(dependents),
@@ -98,7 +104,8 @@ def index_of(plan: Plan) -> PlanIndex:
         protects_after=_frozen(protects[True]),
         by_group=_frozen(by_group),
         undoable=tuple(s.id for s in reversed(list(plan.steps.values())) if s.action.undo is Undo.UNDO),
-        undone_first=_undone_first(plan, dependents, of_group),
+        undone_first=undone_first,
+        undone_after=_frozen(undone_after),
         order=tuple(plan.steps),
     )
 

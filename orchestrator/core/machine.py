@@ -44,7 +44,7 @@ from orchestrator.core.orders import orders
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded, Unknown
 from orchestrator.core.plan import MANUAL, Role, Step
 from orchestrator.core.run import Run, StepRun
-from orchestrator.core.settle import candidates, may_run_now, settle
+from orchestrator.core.settle import candidates, is_due, may_run_now, settle
 from orchestrator.core.states import RunState, StepState
 from orchestrator.core.verbs import decide_verb
 
@@ -97,7 +97,7 @@ def advance(run: Run, given: Input) -> Decision:
     if not draft.run.is_final:
         settle(draft)
         start_what_may(draft)
-        undo_what_may_be(draft)
+        undo_what_may_be(draft, given.step if isinstance(given, UndoEnded) else "")
         settle(draft)
     return draft.decision()
 
@@ -234,21 +234,36 @@ def start_what_may(draft: Draft) -> None:
     if draft.run.state not in (RunState.PREFLIGHT, RunState.RUNNING):
         return
     plan = draft.run.plan
-    found = [s for name in sorted(draft.run.active) for s in candidates(draft.run.units[name], draft.at)]
-    fences = [s for s in found if plan.steps[s].role is Role.FENCE]
-    for step_id in fences:
-        _start_if_open(draft, plan.steps[step_id])
-    room = plan.limits.parallel_steps - _busy_count(draft.run)
-    for step_id in found:
-        if room <= 0:
-            return
-        if plan.steps[step_id].role is not Role.FENCE:
-            room -= _start_if_open(draft, plan.steps[step_id])
+    for fence in _fences_to_start(draft):
+        _start_if_open(draft, fence)
+    room = plan.limits.parallel_steps - draft.run.in_flight
+    if room <= 0:
+        return
+    for name in sorted(draft.run.active):
+        for step_id in candidates(draft.run.units[name], draft.at):
+            if plan.steps[step_id].role is not Role.FENCE:
+                room -= _start_if_open(draft, plan.steps[step_id])
+                if room <= 0:
+                    return
     for event in tuple(draft.events):  # evidence that was just reopened is taken again at once
         if isinstance(event, events.StepReopened) and room > 0:
             step = plan.steps[event.step]
             if step.id in draft.run.units[step.unit].ready:
                 room -= _start_if_open(draft, step)
+
+
+def _fences_to_start(draft: Draft) -> list[Step]:
+    """Fences that are ready, or due for another try; a run has few of them that are neither done nor late."""
+    run, found = draft.run, []
+    if run.fences_pending or run.fences_busy:
+        for fence in run.index.fences:
+            step = run.plan.steps[fence]
+            unit = run.units[step.unit]
+            state = unit.steps[fence]
+            is_due_again = state.state is StepState.BACKOFF and is_due(state.due_mono_ns, draft.at)
+            if is_due_again or (state.state is StepState.PENDING and fence in unit.ready):
+                found.append(step)
+    return found
 
 
 def _start_if_open(draft: Draft, step: Step) -> int:
@@ -277,14 +292,3 @@ def _start(draft: Draft, step: Step) -> int:
         return 0
     draft.emit(events.StepStarted(draft.at, step.id, attempt))
     return 1
-
-
-def _busy_count(run: Run) -> int:
-    """Steps that take room: begun and not known to have ended."""
-    takes_room = (StepState.RUNNING, StepState.UNKNOWN)
-    return sum(
-        1
-        for name in run.active
-        for step in run.units[name].busy
-        if run.units[name].steps[step].state in takes_room
-    )

@@ -15,7 +15,7 @@ from orchestrator.core.events import RunCreated
 from orchestrator.core.index import PlanIndex, index_of
 from orchestrator.core.moment import At
 from orchestrator.core.plan import Plan, Role, Step
-from orchestrator.core.shelves import Shelves, shelved
+from orchestrator.core.shelves import Names, Shelves, names_in, shelved
 from orchestrator.core.states import FINAL_RUN_STATES, SATISFIED, RunState, StepState
 from orchestrator.core.values import Json
 
@@ -84,7 +84,7 @@ class Run:
     index: PlanIndex
     state: RunState
     units: Shelves[UnitRun]
-    active: frozenset[str]  # units with a ready or a busy step
+    active: Names  # units with a ready or a busy step
     created: RunCreated
     last: At
     driver: str = ""
@@ -101,6 +101,8 @@ class Run:
     leave_closed: bool = False
     fencing: At | None = None  # when the fences that are busy now, or were last, began together
     fences_busy: int = 0
+    fences_pending: int = 0
+    in_flight: int = 0  # steps that run or are unknown: what takes room
     unfinished: int = 0
     preflight_left: int = 0
     debts: tuple[str, ...] = ()
@@ -145,17 +147,19 @@ def start(plan: Plan, created: RunCreated, index: PlanIndex | None = None) -> Ru
             unmet=unmet,
             ready=tuple(step for step in steps if not unmet[step]),
         )
+    shelves = shelved(units)
     return Run(
         id=created.run,
         plan=plan,
         index=index,
         state=RunState.PREFLIGHT,
-        units=shelved(units),
-        active=frozenset(name for name, unit in units.items() if unit.ready),
+        units=shelves,
+        active=names_in(shelves, lambda unit: bool(unit.ready)),
         created=created,
         last=created.at,
         unfinished=len(plan.steps),
         preflight_left=len(index.preflight),
+        fences_pending=len(index.fences),
     )
 
 
@@ -203,6 +207,6 @@ def moved_groups(run: Run) -> tuple[str, ...]:
     return tuple(
         name
         for name in run.plan.groups
-        if all(has_ended(run.plan.steps[s], run.step(s).state) for s in run.index.by_group.get(name, ()))
-        and satisfied(run, run.index.epochs.get(name, ()))
+        if satisfied(run, run.index.epochs.get(name, ()))
+        and all(has_ended(run.plan.steps[s], run.step(s).state) for s in run.index.by_group.get(name, ()))
     )

@@ -6,6 +6,7 @@ only when nothing is left that can run or end without people.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -90,10 +91,13 @@ def standstill(run: Run, at: At) -> Standstill | None:
         return None
     if run.state is RunState.PREFLIGHT and run.preflight_left == 0:
         return None
+    over = guards.budget_over(run, at)
+    if run.in_flight and not over:
+        return None
     found = _Causes(run)
     for name in sorted(run.active):
         unit = run.units[name]
-        if _has_business(found, unit, at) or _can_start(found, unit, at):
+        if _has_business(found, unit, at, over) or _can_start(found, unit, at):
             return None
     _add_failed(found)
     if not found.causes:
@@ -101,7 +105,7 @@ def standstill(run: Run, at: At) -> Standstill | None:
             return None  # only fences are left: they must have ended before the run does
         what = f"; {'; '.join(found.waits)}" if found.waits else ""
         found.add(f"nothing can start and nothing is running{what}", "", ())
-    choices = dict.fromkeys(c for c in found.choices if not c.startswith(f"continuity abort {run.id}"))
+    choices = dict.fromkeys(_choices(found))
     choices.update(dict.fromkeys(abort.choice(run)))
     return Standstill(
         tuple(found.causes),
@@ -110,12 +114,22 @@ def standstill(run: Run, at: At) -> Standstill | None:
     )
 
 
-def _has_business(found: _Causes, unit: UnitRun, at: At) -> bool:
+def _choices(found: _Causes) -> Iterator[str]:
+    """Each command once: one limit that is enough for every unit; how the run is ended comes last."""
+    run, enough = found.run, ""
+    for choice in found.choices:
+        if choice.startswith(guards.accept_loss(run)):
+            enough = enough or guards.enough(run)
+            yield f"{guards.accept_loss(run)} --limit {enough} --by NAME --reason TEXT"
+        elif not choice.startswith(f"continuity abort {run.id}"):
+            yield choice
+
+
+def _has_business(found: _Causes, unit: UnitRun, at: At, over: bool) -> bool:
     """Is something of this unit going on that will come back by itself? Notes what waits for people.
 
     A fence that outlives its budget goes on too, but nothing waits for it any more."""
     run = found.run
-    over = guards.budget_over(run, at)
     for step_id in unit.busy:
         step, state = run.plan.steps[step_id], unit.steps[step_id]
         if state.state is StepState.WAITING:
@@ -136,8 +150,10 @@ def is_due(due_mono_ns: int, at: At) -> bool:
 
 def candidates(unit: UnitRun, at: At) -> list[str]:
     """Steps of a unit that could start, if their gates are open: ready, or due for another try."""
-    busy = [s for s in unit.busy if unit.steps[s].state is StepState.BACKOFF]
-    return [*unit.ready, *(s for s in busy if is_due(unit.steps[s].due_mono_ns, at))]
+    if not unit.busy:
+        return list(unit.ready)
+    backing_off = [s for s in unit.busy if unit.steps[s].state is StepState.BACKOFF]
+    return [*unit.ready, *(s for s in backing_off if is_due(unit.steps[s].due_mono_ns, at))]
 
 
 def may_run_now(run: Run, step: Step) -> bool:

@@ -5,8 +5,9 @@ A plain dict copied for every event of a run of thousands of units made a fold g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 V = TypeVar("V")
@@ -47,3 +48,32 @@ def shelved(values: Mapping[str, V]) -> Shelves[V]:
     chunks = [names[first : first + SHELF_SIZE] for first in range(0, len(names), SHELF_SIZE)]
     places = {name: place for place, chunk in enumerate(chunks) for name in chunk}
     return Shelves(places, tuple({name: values[name] for name in chunk} for chunk in chunks))
+
+
+@dataclass(frozen=True, slots=True)
+class Names(Collection[str]):
+    """A set of names of a shelved mapping, in no order; adding or taking one away copies one shelf."""
+
+    places: Mapping[str, int]
+    shelves: tuple[frozenset[str], ...]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self.places and name in self.shelves[self.places[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return chain.from_iterable(self.shelves)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.shelves))
+
+    def changed(self, name: str, *, is_in: bool) -> Names:
+        """The same with a name in it, or without. KeyError for a name that the mapping does not have."""
+        shelves, place = list(self.shelves), self.places[name]
+        shelves[place] = shelves[place] | {name} if is_in else shelves[place] - {name}
+        return Names(self.places, tuple(shelves))
+
+
+def names_in(values: Shelves[V], wanted: Callable[[V], bool]) -> Names:
+    """The names of the values that are wanted."""
+    shelves = tuple(frozenset(n for n, value in shelf.items() if wanted(value)) for shelf in values.shelves)
+    return Names(values.places, shelves)

@@ -58,3 +58,6 @@ BUSY = frozenset(
     }
 )
 """States from which an order follows, or people are asked."""
+
+TAKES_ROOM = frozenset({StepState.RUNNING, StepState.UNKNOWN})
+"""States of a step that has begun and is not known to have ended."""

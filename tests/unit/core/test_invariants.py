@@ -300,7 +300,7 @@ def _unit(run: Run, **changes: object) -> Run:
         lambda run: with_run(run, unfinished=run.unfinished + 1),
         lambda run: with_run(run, preflight_left=7),
         lambda run: with_run(run, fences_busy=3),
-        lambda run: with_run(run, active=frozenset()),
+        lambda run: with_run(run, active=run.active.changed("db", is_in=False)),
         lambda run: _unit(run, ready=()),
         lambda run: _unit(run, busy=("db/stop",)),
         lambda run: _unit(run, unmet={**run.units["db"].unmet, "db/promote": 0}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core.shelves import SHELF_SIZE, shelved
+from orchestrator.core.shelves import SHELF_SIZE, names_in, shelved
 
 COUNT = 3 * SHELF_SIZE + 5
 PLAIN = {f"unit-{number}": number for number in range(COUNT)}
@@ -34,3 +34,19 @@ def test_replacing_copies_only_the_shelves_of_the_names() -> None:
 def test_a_name_that_it_does_not_have_is_refused() -> None:
     with pytest.raises(KeyError):
         shelved(PLAIN).replaced({"other": 1})
+
+
+def test_names_are_a_set_and_a_change_copies_one_shelf() -> None:
+    kept = shelved(PLAIN)
+    before = names_in(kept, lambda value: value % 2 == 0)
+    assert sorted(before) == sorted(name for name, value in PLAIN.items() if value % 2 == 0)
+    assert len(before) == len(list(before))
+    after = before.changed("unit-1", is_in=True)
+    assert ("unit-1" in before, "unit-1" in after) == (False, True)
+    assert "other" not in after
+    assert 5 not in after
+    shared = [one is other for one, other in zip(before.shelves, after.shelves, strict=True)]
+    assert shared == [False, True, True, True]
+    assert after.changed("unit-1", is_in=False) == before
+    with pytest.raises(KeyError):
+        before.changed("other", is_in=True)
