@@ -12,15 +12,16 @@ from tests.real.pgharness import Pair
 
 
 @pytest.fixture(scope="session")
-def pg_template(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def pg_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Home and embassy with PostgreSQL of the wheel, cleanly stopped; see ``pgharness.running``."""
-    return pgharness.make_template(tmp_path_factory.mktemp("pg"), pgharness.installations()["17"])
+    with pgmoves.in_memory(tmp_path_factory.mktemp("pg")) as folder:
+        yield pgharness.make_template(folder / "p", pgharness.installations()["17"])
 
 
 @pytest.fixture
-def pair(pg_template: Pair, tmp_path: Path) -> Iterator[Pair]:
+def pair(pg_template: Pair, fast_path: Path) -> Iterator[Pair]:
     """Home is the primary, the embassy streams, and commits wait for it."""
-    with pgharness.running(pg_template, tmp_path / "p") as made:
+    with pgharness.running(pg_template, fast_path / "p") as made:
         yield made
 
 
