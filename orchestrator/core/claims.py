@@ -7,7 +7,7 @@ lost: before anything is changed they are compared (semantics: whose truth).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.values import Json
@@ -42,11 +42,14 @@ class Claimed:
         return {"where": self.where, "at": self.at, "epoch": self.epoch, "site": self.site, "run": self.run}
 
 
-def contradictions(claims: Iterable[Claimed], epoch: int, site: str) -> list[str]:
-    """What stands against (epoch, site) being the newest right to write; a claim that is older does not."""
+def contradictions(
+    claims: Iterable[Claimed], epoch: int, site: str, taken_back: Collection[str] = ()
+) -> list[str]:
+    """What stands against (epoch, site) being the newest right to write. A claim that is older does not,
+    nor a newer one of a run that this log knows to have been taken back."""
     found = []
     for claim in claims:
-        newer = claim.epoch > epoch
+        newer = claim.epoch > epoch and claim.run not in taken_back
         if newer or (claim.epoch == epoch and claim.site != site):
             by = f" (run {claim.run})" if claim.run else ""
             found.append(

@@ -16,7 +16,12 @@ from orchestrator.core.events import GroupEvent
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """``active`` "" = no site holds the epoch. ``claim``: the run that holds the group, or ""."""
+    """``active`` "" = no site holds the epoch. ``claim``: the run that holds the group, or "".
+
+    ``reserved``: the highest epoch that any run of this log has reserved; it is never used by another.
+    ``taken_back``: the runs that reserved one and were not granted it. What they wrote beside names,
+    routes and documents still stands there, because an undo gives the state back and never the epoch.
+    """
 
     name: str
     active: str = ""
@@ -29,6 +34,8 @@ class GroupState:
     claim_machine: str = ""
     claim_utc_ns: int = 0
     last_finish_utc_ns: int = 0
+    reserved: int = 0
+    taken_back: tuple[str, ...] = ()
 
 
 def label(state: GroupState) -> str:
@@ -53,6 +60,8 @@ def evolve_group(state: GroupState, event: GroupEvent) -> GroupState:
                 protection=event.protection,
                 conflict=False,
                 adopted=True,
+                reserved=max(state.reserved, event.epoch),
+                taken_back=(),
             )
         case events.GroupClaimed():
             return replace(
@@ -61,11 +70,18 @@ def evolve_group(state: GroupState, event: GroupEvent) -> GroupState:
                 claim_by=event.by,
                 claim_machine=event.machine,
                 claim_utc_ns=event.at.utc_ns,
+                reserved=max(state.reserved, event.epoch_next),
             )
         case events.GroupWithdrawn():
             return replace(state, active="", protection="unprotected")
         case events.GroupGranted():
-            return replace(state, active=event.site, epoch=event.epoch, protection=event.protection)
+            return replace(
+                state,
+                active=event.site,
+                epoch=event.epoch,
+                protection=event.protection,
+                taken_back=() if event.epoch >= state.reserved else state.taken_back,
+            )
         case events.GroupProtected():
             return replace(state, protection="protected")
         case events.GroupProtectionLost():
@@ -78,6 +94,9 @@ def evolve_group(state: GroupState, event: GroupEvent) -> GroupState:
                 claim_machine="",
                 claim_utc_ns=0,
                 last_finish_utc_ns=event.at.utc_ns,
+                taken_back=(*state.taken_back, event.run)
+                if state.reserved > state.epoch
+                else state.taken_back,
             )
         case events.GroupConflictSeen():
             return replace(state, conflict=True)

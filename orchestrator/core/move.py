@@ -42,6 +42,7 @@ class Move:
     is_planned: bool
     reprotects: bool
     moves: bool  # False for reprotect: nobody's epoch changes
+    taken_back: tuple[str, ...] = ()  # runs whose claims on a newer epoch are void
     databases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rejoin: str = "rewind"
 

@@ -220,6 +220,11 @@ def _must_be_free(state: GroupState, plan: Plan) -> None:
             f"group {state.name} has moved on since the plan was made: it is {label(state)} at epoch "
             f"{state.epoch}; plan again"
         )
+    if move.epoch_seen < move.epoch_next <= state.reserved:
+        raise RefusedError(
+            f"group {state.name}: epoch {move.epoch_next} was reserved by another run since the plan was made; "
+            "plan again"
+        )
 
 
 def name_of(given: Input) -> str:

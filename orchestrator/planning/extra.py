@@ -77,6 +77,7 @@ def claims_draft(move: Move, witnesses: Sequence[Witness]) -> Draft:
             "target": move.target,
             "expect_site": move.source,
             "expect_epoch": move.epoch_seen,
+            **({"taken_back": list(move.taken_back)} if move.taken_back else {}),
         },
         timeout_ms=CLAIMS_MS,
         retry=STANDARD_RETRY,

@@ -176,7 +176,8 @@ def _made(
 ) -> Move:
     return Move(
         asked.operation, estate, state.name, state.active, target, state.epoch,
-        state.epoch + 1 if moves else state.epoch, is_planned, reprotects, moves,
+        max(state.epoch, state.reserved) + 1 if moves else state.epoch, is_planned, reprotects, moves,
+        state.taken_back,
     )  # fmt: skip
 
 
