@@ -16,7 +16,7 @@ from orchestrator.core.move import (
     Placed,
     must_stand_at,
 )
-from orchestrator.core.plan import Draft, Role
+from orchestrator.core.plan import Draft, Role, Undo
 from orchestrator.core.values import (
     ComponentRef,
     HostRef,
@@ -114,9 +114,9 @@ class Service:
     def _start_warm(self, host: str) -> Draft:
         return Draft(
             f"start-{host}", Stage.AUTHORISE, Role.ORDINARY, f"make sure that {self.unit} runs on {host}",
-            "it waits there warm and refuses writes, so that a move costs no start; already running is enough",
+            "it waits there warm and refuses writes, so that a move costs no start; it stays where a run is taken back",
             "service.start", {"host": host, "unit": self.unit}, START_MS, (), AUTHORISED,
-            retry=STANDARD_RETRY,
+            retry=STANDARD_RETRY, undo=Undo.NONE_NEEDED,
         )  # fmt: skip
 
     def _stop(self, site: str, stage: Stage) -> Iterator[Draft]:
