@@ -118,6 +118,7 @@ class Night:
             self.create()
         except RefusedError:
             self.adopt()
+            self.plan = again(self.setting, self.journal(of_driver=False).groups())
         else:
             self.world.blame("old-plans-are-refused", "a plan was taken for groups that have moved on")
 
@@ -153,7 +154,7 @@ class Night:
         """The same operation again after one that was taken back; None if there is nothing left of it."""
         self.plan = again(self.setting, self.journal(of_driver=False).groups())
         self.run_id += "b"
-        self.book.is_quiet = True
+        self.book.is_quiet, self.book.prefers = True, ("confirm", "retry")
         return self.drive_to_the_end(self.create())
 
     def _one_driver(self) -> Run | None:

@@ -49,7 +49,8 @@ def read_claims(call: Call) -> Answer:
             silent.append(where)
         elif answers:
             claims.append(Claimed(where, site, claim.epoch, claim.site, claim.run))
-    against = contradictions(claims, call.number("expect_epoch"), call.text("expect_site"))
+    epoch, site = call.number("expect_epoch"), call.text("expect_site")
+    against = contradictions(claims, epoch, site, call.names("taken_back"))
     if against:
         return Failed("; ".join(against))
     return Failed(f"{', '.join(silent)}: no answer", retryable=True) if silent else Succeeded()
