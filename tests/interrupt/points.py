@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterable
@@ -16,6 +17,8 @@ from pathlib import Path
 
 TOLD, KILLED = "told", "killed"
 NOTE = "-- "  # begins a text that is no command
+EPOCH = re.compile(r"\bepoch = \d+")  # what differs from run to run must not make a new point
+LSN = re.compile(r"\b[0-9A-F]{1,8}/[0-9A-F]{5,8}\b")
 
 
 @dataclass(slots=True)
@@ -73,7 +76,7 @@ class Killer:
         """A hook of the engine: this exact command of this step is about to be sent."""
         if not command.startswith(NOTE):
             said = command.replace(self.run, "RUN") if self.run else command
-            self.at(f"command {step}: {said}")
+            self.at(f"command {step}: {EPOCH.sub('epoch = N', LSN.sub('LSN', said))}")
 
     def _die_at(self, name: str) -> None:
         assert self._memory is not None

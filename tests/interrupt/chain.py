@@ -1,0 +1,190 @@
+"""Operations in one lab, each driven by a chain of drivers that die at their next point."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator.core import events
+from orchestrator.engine.journal import RUN
+from orchestrator.lab import adoption, faults, sites, traffic
+from orchestrator.lab.layout import Lab, SiteName
+from tests import labs
+from tests.interrupt.drivers import Drivers, Ended, drivers_for
+from tests.interrupt.points import Memory
+from tests.interrupt.witnesses import Witnesses, wrong
+
+ACKS_BEFORE, ACKS_AFTER = 1_000, 200
+LOAD_SECONDS_MAX = 60.0
+TARGETS: dict[tuple[str, SiteName], SiteName] = {
+    ("failover", "home"): "embassy",
+    ("switchover", "home"): "embassy",
+    ("switchover", "embassy"): "home",
+    ("failback", "embassy"): "home",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Operated:
+    """One operation: how its chain ended, and which effects others did not see exactly once."""
+
+    name: str
+    kind: str
+    ended: Ended
+    killed: int
+    wrong: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Chain:
+    """A lab with load running, and what happened in it."""
+
+    lab: Lab
+    drivers: Drivers
+    memory: Path
+    operated: list[Operated] = field(default_factory=list)
+    active: SiteName = "home"
+    is_home_dark: bool = False
+    is_home_route_old: bool = False  # home's proxy was away when the routes were changed
+
+    def operate(self, kind: str, *, killing: bool = True) -> Operated:
+        """One operation to its end; with ``killing`` each driver dies at a point where none died before."""
+        target = TARGETS.get((kind, self.active))
+        more = {"to": target} if kind == "switchover" else {}
+        if killing:
+            more["memory"] = str(self.memory)
+        witnesses = Witnesses(self.lab)
+        ended = self.drivers.drive(kind, **more)
+        assert ended.code == 0, f"{kind}: {ended}\n{self.drivers.said()}"
+        bad = self._wrong(witnesses, kind, target)
+        name = f"{kind} {ended.run}"
+        self.operated.append(Operated(name, kind, ended, ended.kills, tuple(bad)))
+        self.active = target or self.active
+        print(
+            f"{kind:<11} {ended.run:<18} {ended.kills:>4} drivers killed, {ended.seconds:6.1f} s", flush=True
+        )
+        self.wait_for_writes()
+        return self.operated[-1]
+
+    def _wrong(self, witnesses: Witnesses, kind: str, target: SiteName | None) -> list[str]:
+        if target is None:
+            return []
+        is_routed = target == "home" and self.is_home_route_old
+        bad = wrong(witnesses.seen(), kind, target, is_source_dark=self.is_home_dark, is_routed=is_routed)
+        self.is_home_route_old = self.is_home_dark and target == "embassy"
+        return bad
+
+    def crash_home(self) -> None:
+        faults.break_it(self.lab, "home-crash")
+        self.is_home_dark = True
+
+    def heal(self) -> None:
+        faults.heal(self.lab)
+        self.is_home_dark = False
+
+    def start_load(self) -> None:
+        for load in (
+            traffic.Load(writers=4, pause_ms=15),
+            traffic.Load(service="land-register", writers=1, pause_ms=50),
+        ):
+            traffic.start(self.lab, load)
+        self.wait_for_writes(ACKS_BEFORE)
+
+    def wait_for_writes(self, wanted: int = ACKS_AFTER) -> None:
+        """Until so many more writes were acknowledged by the site that is active now."""
+        mark = f'"site":"{self.active}"'
+        before = self._acks(mark)
+        labs.wait_until(lambda: self._acks(mark) >= before + wanted, f"{wanted} writes", LOAD_SECONDS_MAX)
+
+    def _acks(self, mark: str) -> int:
+        return sum(path.read_text(encoding="utf-8").count(mark) for path in traffic.ledgers(self.lab))
+
+    def one_step_at_a_time(self) -> None:
+        """From here steps run one after the other, and home is asked to stop, not cut off: so each step's own
+        result is reached, which a death beside it would have swallowed."""
+        import yaml
+
+        document = yaml.safe_load(self.lab.estate.read_text(encoding="utf-8"))
+        document["policies"]["parallel-steps"] = 1
+        for fences in document["fences"].values():
+            fences[:] = [fence for fence in fences if fence["proves"] != "power-off"]
+        self.lab.estate.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+    def points(self) -> Memory:
+        return Memory.read(self.memory)
+
+
+@contextmanager
+def a_chain(folder: Path) -> Iterator[Chain]:
+    lab = sites.up(sites.Wanted(owned=True), adopt=adoption.adopt)
+    with drivers_for(lab, folder) as drivers:
+        yield Chain(lab, drivers, folder / "points.jsonl")
+
+
+def appends_in_log(chain: Chain, runs: list[Operated]) -> set[str]:
+    """The points that the log itself knows of: one for each kind of input that these runs appended."""
+    app = chain.drivers.journal()
+    try:
+        found = set()
+        for run in runs:
+            for entry in app.journal.store.read(RUN + run.ended.run):
+                name = _point_of(entry.event)
+                if name:
+                    found.add(f"{run.kind}: after {name}")
+        return found
+    finally:
+        app.close()
+
+
+def _point_of(event: object) -> str:
+    match event:
+        case events.RunCreated():
+            return "RunCreated"
+        case events.DriverCameUp():
+            return "DriverStarted"
+        case events.RunAuthorised():
+            return "Authorise"
+        case events.StepConfirmed():
+            return "Confirm"
+        case events.StepSucceeded():
+            return f"Ended {event.step} Succeeded"
+        case events.StepFailed():
+            return f"Ended {event.step} Failed"
+        case events.StepUnknown():
+            return f"Ended {event.step} Unknown"
+        case events.StepResolved():
+            return f"Checked {event.step} {event.finding}"
+        case _:
+            return ""
+
+
+def events_in_log(chain: Chain) -> int:
+    app = chain.drivers.journal()
+    try:
+        return sum(len(app.journal.store.read(name)) for name in app.journal.store.streams(RUN))
+    finally:
+        app.close()
+
+
+def breaks_in_log(chain: Chain) -> list[str]:
+    app = chain.drivers.journal()
+    try:
+        return app.journal.store.verify()
+    finally:
+        app.close()
+
+
+def claims(chain: Chain) -> dict[str, str]:
+    app = chain.drivers.journal()
+    try:
+        return {name: state.claim for name, state in app.journal.groups().items()}
+    finally:
+        app.close()
+
+
+def read_claim(path: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    return found
