@@ -8,6 +8,7 @@ from orchestrator.cli._output import paint, say
 from orchestrator.core import events
 from orchestrator.core.events import RunEvent
 from orchestrator.core.run import Run
+from orchestrator.core.states import StepState
 from orchestrator.reports.state import loss_text
 
 
@@ -46,7 +47,10 @@ class Progress:
             case events.RunAuthorised():
                 return paint(f"ordered by {event.by}", "bold", sys.stderr)
             case events.RunHeld():
-                lines = [_red("HELD"), *(f"    {c}" for c in event.causes), "  what you can do now:"]
+                states = {run.step(step).state for step in event.steps}
+                is_asked = states == {StepState.WAITING}
+                word = _yellow("WAITS FOR PEOPLE") if is_asked else _red("HELD")
+                lines = [word, *(f"    {c}" for c in event.causes), "  what you can do now:"]
                 return "\n".join([*lines, *(f"    {choice}" for choice in event.choices)])
             case events.RunGoesOn():
                 return "goes on"

@@ -55,13 +55,14 @@ class Application(ThreadingHTTPServer):
 
 class _Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    _pace = threading.Event()  # never set: a refusal takes its moment, as an application's does
 
     def do_PUT(self) -> None:
         application: Any = self.server
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         application.asked += 1
         if application.closed:
-            time.sleep(0.01)
+            self._pace.wait(0.01)
         body = application.site.encode()
         self.send_response(503 if application.closed else 200)
         self.send_header("Content-Length", str(len(body)))

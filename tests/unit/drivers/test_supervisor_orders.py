@@ -109,9 +109,10 @@ def test_start_of_what_does_not_stay(states: list[str]) -> None:
 
 @pytest.mark.parametrize("call", [supervisor.start, supervisor.stop])
 def test_the_wait_is_bounded(call: Callable[..., supervisor.UnitState]) -> None:
-    with scripted(["starting" if call is supervisor.start else "stopping"], []) as manager:
-        with pytest.raises(TimeoutError, match="not (running|stopped) after"):
-            call(manager, "u", NoSecrets(), 0.05)
+    state = "starting" if call is supervisor.start else "stopping"
+    late = pytest.raises(TimeoutError, match=r"not (running|stopped) after")
+    with scripted([state], []) as manager, late:
+        call(manager, "u", NoSecrets(), 0.05)
 
 
 def test_a_manager_without_an_address_is_refused() -> None:
