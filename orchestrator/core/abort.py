@@ -18,6 +18,9 @@ from orchestrator.core.states import RunState, StepState
 from orchestrator.errors import RefusedError
 
 UNDOABLE = frozenset({StepState.SUCCEEDED, StepState.MARKED, StepState.UNDECIDED})
+SURELY_NOT_BY_THE_LAST = frozenset(
+    {StepState.PENDING, StepState.BACKOFF, StepState.FAILED, StepState.SKIPPED}
+)
 TOOK_EFFECT = frozenset({StepState.SUCCEEDED, StepState.MARKED})
 UNCERTAIN = frozenset({StepState.RUNNING, StepState.UNKNOWN, StepState.UNDECIDED})
 
@@ -81,9 +84,26 @@ def undo_what_may_be(draft: Draft, undone: str = "") -> None:
     ``undone``: the step whose undo has just ended; only what waited for it can begin then."""
     run = draft.run
     if run.state is RunState.ABORTING and not run.in_flight and not _busy(run, StepState.MARKING):
+        unseen = () if undone else list(_unseen(run))
+        for step in unseen:
+            draft.emit(events.StepReopened(draft.at, step, "an earlier attempt may have taken effect"))
+        if unseen:
+            return
         steps = run.index.undone_after.get(undone, ()) if undone else run.index.undoable
         for step in list(_may_be_undone(run, steps)):
             draft.emit(events.StepUndoStarted(draft.at, step, run.step(step).number + 1))
+
+
+def _unseen(run: Run) -> Iterator[str]:
+    """Steps to be undone of which an earlier attempt got lost. That the last one surely did nothing does
+    not say that none did."""
+    lost = [
+        step
+        for step in run.index.undoable
+        if (state := run.step(step)).may_be_done and state.state in SURELY_NOT_BY_THE_LAST
+    ]
+    kept = _kept(run) if lost else frozenset()
+    return (step for step in lost if step not in kept)
 
 
 def _may_be_undone(run: Run, steps: Iterable[str]) -> Iterator[str]:
@@ -150,6 +170,7 @@ def _goes_on(run: Run) -> bool:
         run.in_flight > 0
         or _busy(run, StepState.UNDOING, StepState.MARKING)
         or any(True for _ in _may_be_undone(run, run.index.undoable))
+        or any(True for _ in _unseen(run))
     )
 
 

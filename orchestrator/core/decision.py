@@ -62,6 +62,8 @@ def _mirror(before: Run, after: Run, event: RunEvent) -> list[GroupEvent]:
             return _withdrawn(before, event)
         case events.StepSucceeded() | events.StepResolved() | events.StepConfirmed() | events.StepMarked():
             return _step_met(before, after, event.step, event.at)
+        case events.StepUndoStarted():
+            return _protection_lost(before, after, event)
         case events.RunFinished():
             return _released(after, event)
         case _:
@@ -91,6 +93,18 @@ def _step_met(before: Run, after: Run, step_id: str, at: At) -> list[GroupEvent]
         steps = sides.get(step.group, ())
         if steps and _seen(after, steps) and not _seen(before, steps):
             return [events.GroupProtected(at, step.group, after.id)]
+    return []
+
+
+def _protection_lost(before: Run, after: Run, event: events.StepUndoStarted) -> list[GroupEvent]:
+    """What this run had protected is so no longer as soon as its replication is about to be taken back."""
+    step = before.plan.steps[event.step]
+    if step.role is not Role.PROTECT:
+        return []
+    for sides in (before.index.protects_before, before.index.protects_after):
+        steps = sides.get(step.group, ())
+        if step.id in steps and _seen(before, steps) and not _seen(after, steps):
+            return [events.GroupProtectionLost(event.at, step.group, f"{before.id} was taken back")]
     return []
 
 

@@ -9,6 +9,7 @@ from typing import TypeAlias, assert_never
 from orchestrator.core import events
 from orchestrator.core.model import ProofKind
 from orchestrator.core.moment import At
+from orchestrator.core.outcomes import FindingKind
 from orchestrator.core.plan import Role, Step
 from orchestrator.core.run import Run, StepRun, UnitRun, counts_as_met, has_ended, with_run, with_step
 from orchestrator.core.states import BUSY, TAKES_ROOM, StepState
@@ -70,8 +71,9 @@ def _changed(step: Step, old: StepRun, state: StepState, event: StepEvent) -> St
             )  # fmt: skip
         case events.StepSucceeded():
             return with_step(
-                old, state=state, since=at, proof_at=at, proof_since=at, evidence=event.evidence, message=""
-            )
+                old, state=state, since=at, proof_at=at, proof_since=at, may_be_done=False,
+                evidence=event.evidence, message="",
+            )  # fmt: skip
         case events.StepFailed():
             wait_ms = event.retry_in_ms or 0
             return with_step(
@@ -101,12 +103,17 @@ def _resolved(step: Step, old: StepRun, state: StepState, event: events.StepReso
     if state is StepState.SUCCEEDED:
         since = (old.proof_since if step.proves is ProofKind.DEMOTED else None) or at
         return with_step(
-            old, state=state, since=at, proof_at=at, proof_since=since, evidence=event.evidence, message=""
-        )
+            old, state=state, since=at, proof_at=at, proof_since=since, may_be_done=False,
+            evidence=event.evidence, message="",
+        )  # fmt: skip
     if state is StepState.UNKNOWN:
         due = at.mono_ns + event.again_in_ms * MILLISECOND_NS
         return with_step(old, state=state, number=event.number + 1, message=event.reason, due_mono_ns=due)
-    return with_step(old, state=state, since=at, message=event.reason, proof_since=None)
+    is_lost = state is StepState.PENDING and event.finding == FindingKind.CANNOT_TELL
+    may_be_done = is_lost or (old.may_be_done and event.finding != FindingKind.NOT_DONE)
+    return with_step(
+        old, state=state, since=at, message=event.reason, proof_since=None, may_be_done=may_be_done
+    )
 
 
 def _asked(
@@ -121,7 +128,7 @@ def _asked(
         case events.StepUnknown():
             return with_step(asked, message=event.message)
         case events.StepReopened():
-            return with_step(asked, tries=0, proof_at=None, reason=event.reason)
+            return with_step(asked, tries=0, proof_at=None, may_be_done=False, reason=event.reason)
         case events.StepRetried():
             return with_step(asked, tries=0, reason=f"retry ordered by {event.by}")
         case events.StepMarkAsked():

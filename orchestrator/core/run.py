@@ -27,7 +27,8 @@ class StepRun:
     """``attempt`` counts every start, ``tries`` those that the retry policy counts. ``since``: the
     moment of the last change. ``due_mono_ns``: when a retry or a further check is due.
     ``proof_at``: when evidence was last taken; None = void, it must be taken again.
-    ``proof_since``: since when the proof holds without a break (looked at again, it still held)."""
+    ``proof_since``: since when the proof holds without a break (looked at again, it still held).
+    ``may_be_done``: of an attempt before the current one nobody could tell whether it took effect."""
 
     state: StepState = StepState.PENDING
     attempt: int = 0
@@ -39,6 +40,7 @@ class StepRun:
     wait_ms: int = 0
     proof_at: At | None = None
     proof_since: At | None = None
+    may_be_done: bool = False
     evidence: Mapping[str, Json] = field(default_factory=dict)
     message: str = ""
     reason: str = ""

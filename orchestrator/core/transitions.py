@@ -116,6 +116,13 @@ STEP_ROWS: tuple[Row, ...] = (
         "the proof grew too old or was voided: see whether it still holds",
     ),
     Row(
+        (S.PENDING, S.BACKOFF, S.FAILED, S.SKIPPED),
+        "step.reopened/look",
+        S.UNKNOWN,
+        "undo",
+        "an earlier attempt may have taken effect: look before anything is taken back",
+    ),
+    Row(
         (S.SUCCEEDED,),
         "step.reopened/again",
         S.PENDING,
