@@ -89,7 +89,7 @@ def child(order: dict[str, Any], log: Path) -> None:
     try:
         refused = _exits.guarded(work)
         code[0] = refused or code[0]
-    except BaseException:  # noqa: BLE001 - it is said in the log, and the exit code says that it happened
+    except Exception:  # noqa: BLE001 - it is said in the log, and the exit code says that it happened
         traceback.print_exc()
     finally:
         sys.stdout.flush()
