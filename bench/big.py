@@ -12,9 +12,11 @@ from bench import estates
 from bench.figures import Figure, Limit
 from bench.histories import live_through
 from orchestrator.bootstrap.catalog import catalog
+from orchestrator.core.events import RunEvent
 from orchestrator.core.fold import fold
 from orchestrator.core.model import Operation
 from orchestrator.core.plan import Plan
+from orchestrator.engine.journal import without_collector
 from orchestrator.planning.compile import compile_plan
 from orchestrator.runbook.parse import Loaded, load_estate
 
@@ -62,7 +64,7 @@ def measure_fold(folder: Path, *, quick: bool) -> list[Figure]:
         plans.append(_compile(load_estate(path), services))
         lives.append(live_through(plans[-1]))
     small, big = (
-        [_timed(functools.partial(fold, plan, events)) for _ in range(times)]
+        [_timed(functools.partial(_fold, plan, events)) for _ in range(times)]
         for plan, (_, events) in zip(plans, lives, strict=True)
     )
     if fold(plans[1], lives[1][1]) != lives[1][0]:
@@ -81,6 +83,11 @@ def measure_fold(folder: Path, *, quick: bool) -> list[Figure]:
         ),
         Figure("fold", "decide the same run, one input a step", "s CPU", (decided,)),
     ]
+
+
+def _fold(plan: Plan, events: list[RunEvent]) -> None:
+    with without_collector():  # as the journal does
+        fold(plan, events)
 
 
 def _compile(loaded: Loaded, services: int) -> Plan:

@@ -7,7 +7,9 @@ something is decided: most processes look and append nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -121,6 +123,10 @@ class Journal:
 
     def load(self, run_id: str) -> Tracked:
         """Fold a run from its stream. RefusedError if there is none of that name."""
+        with without_collector():
+            return self._load(run_id)
+
+    def _load(self, run_id: str) -> Tracked:
         records = self.store.read(RUN + run_id)
         if not records:
             near = [name[len(RUN) :] for name in self.store.streams(RUN)][-5:]
@@ -197,6 +203,18 @@ class Journal:
             raise InvariantBroken(
                 f"run {before.id}: {broken[0]} (nothing was appended; the log is as it was)"
             )
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Folding makes many objects and no cycles: looking for some would grow faster than the log."""
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_collecting:
+            gc.enable()
 
 
 def _must_be_free(state: GroupState, plan: Plan) -> None:
