@@ -186,6 +186,13 @@ def a_failback() -> Plan:
     )  # fmt: skip
 
 
+def four_services() -> Plan:
+    """A step each, with an undo, that may be tried again by itself."""
+    return a_plan(
+        *(a_step(f"{name}/start", idempotent=True, undo=Undo.UNDO, attempts=3) for name in ("a", "b", "c", "d"))
+    )
+
+
 def a_big_failover(services: int) -> Plan:
     """Twenty steps for each of many services, every one a group of its own."""
     steps: list[Step] = []

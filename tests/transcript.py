@@ -27,6 +27,7 @@ PLANS: Mapping[str, Callable[[], Plan]] = {
     "failover": builders.a_failover,
     "wide-failover": builders.a_wide_failover,
     "failback": builders.a_failback,
+    "four-services": builders.four_services,
 }
 QUIET = frozenset(
     {"at", "step", "causes", "choices", "steps", "evidence", "attempt", "number", "run", "gate"}

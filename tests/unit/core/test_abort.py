@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.core import events
 from orchestrator.core.effects import Cancel, UndoStep
-from orchestrator.core.inputs import (
-    Abort,
-    Retry,
-    UndoEnded,
-)
+from orchestrator.core.inputs import Abort, Retry, UndoEnded
 from orchestrator.core.orders import orders
-from orchestrator.core.outcomes import Failed, Succeeded
-from orchestrator.core.states import RunState
+from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
+from orchestrator.core.plan import Undo
+from orchestrator.core.states import RunState, StepState
 from orchestrator.errors import RefusedError
-from tests.builders import at
-from tests.story import REMOTE, ordered
+from tests.builders import a_plan, a_step, a_wide_failover, at
+from tests.story import REMOTE, Story, ordered
 
 
 def test_abort_before_promotion_undoes_in_reverse_and_ends_with_one_writer() -> None:
@@ -78,3 +76,106 @@ def test_abort_after_promotion_names_failback() -> None:
     with pytest.raises(RefusedError, match="new plan") as refused:
         story.tell(Abort(at(story.tick()), "ann", "no"))
     assert "continuity failback" in refused.value.instead
+
+
+def through(story: Story, group: str, unit: str) -> None:
+    """One cluster of a wide failover is promoted, opened, and all its steps have ended."""
+    story.ok(f"{unit}/measure", **REMOTE)
+    for key in ("promote", "epoch", "open"):
+        story.ok(f"{unit}/{key}")
+    assert all(story.state(f"{unit}/{key}") is StepState.SUCCEEDED for key in ("epoch", "open"))
+
+
+def test_a_fence_of_a_group_that_is_taken_back_stays_where_another_that_has_moved_hangs_on_it() -> None:
+    story = ordered(plan=a_wide_failover())
+    for step in (
+        "site/power",
+        "db2/close",
+        "db2/verify",
+        "db1/stop",
+        "db1/close",
+        "docs/files/stop",
+        "docs/files/verify",
+    ):
+        story.ok(step)
+    for step in ("db1/freeze", "db1/verify", "db2/stop"):
+        story.failed(step)
+    through(story, "g2", "db2")
+    story.follow("continuity confirm r1 svc/call --by NAME --text TEXT")
+    story.proceed()
+    for step in ("svc/own", "docs/files/epoch", "docs/files/publish"):
+        story.ok(step)
+    story.ok("db1/measure", **REMOTE)
+    assert story.run.state is RunState.HELD
+    story.abort()
+    story.proceed()
+    assert "site/power" not in story.undoing(), "db2's old member has power again as soon as it is lifted"
+    assert story.undoing() == {"db1/close", "db1/stop"}
+    for step in ("db1/close", "db1/stop"):
+        story.undone(step)
+    assert story.run.held_causes == ("site/power stays in force: h1 is not proven to write",)
+    story.abort(leave_closed=True)
+    assert story.run.state is RunState.PARTIAL
+    assert story.run.exposures == ("db2/stop", "site/power")
+    released = {g.group: g.outcome for g in story.groups if isinstance(g, events.GroupReleased)}
+    assert released == {"g1": "aborted", "g2": "done", "g3": "done"}
+    assert (story.states["g1"].active, story.states["g2"].active) == ("home", "embassy")
+
+
+def test_a_site_that_was_declared_lost_is_not_proven_to_write() -> None:
+    story = ordered()
+    story.failed("db/stop")
+    story.failed("site/power")
+    story.follow("continuity declare site-lost r1 --site home --by NAME --reason TEXT")
+    story.failed("db/close")
+    story.ok("db/verify")
+    story.failed("db/measure")
+    story.abort()
+    assert story.run.state is RunState.HELD
+    assert "declared lost" in story.run.held_causes[0]
+    story.follow(story.run.held_choices[-1])
+    assert story.run.state is RunState.ABORTED
+
+
+def test_a_failed_undo_does_not_stand_in_the_way_once_people_leave_it_closed() -> None:
+    story = ordered(plan=a_wide_failover())
+    for step in ("db1/freeze", "db1/stop"):
+        story.ok(step)
+    story.abort()
+    for step in sorted(story.executing()):
+        story.failed(step)
+    assert story.undoing() == {"db1/stop"}, "the freeze is lifted only once the database runs again"
+    story.undone("db1/stop", Failed("home is gone"))
+    assert story.run.state is RunState.HELD
+    story.abort(leave_closed=True)
+    story.proceed()
+    assert story.undoing() == {"db1/freeze"}
+    story.undone("db1/freeze", Failed("home is gone"))
+    assert story.run.state is RunState.ABORTED
+    assert story.run.exposures == ("db1/freeze", "db1/stop")
+
+
+def test_what_nobody_can_tell_and_has_no_undo_holds_an_abort() -> None:
+    story = ordered(
+        plan=a_plan(a_step("s/one", undo=Undo.POINT_OF_NO_RETURN), a_step("s/two", mutates=False))
+    )
+    story.abort()
+    for step in ("s/one", "s/two"):
+        story.lost(step)
+        story.found(step, FindingKind.CANNOT_TELL)
+    assert story.run.state is RunState.HELD
+    assert story.run.held_steps == ("s/one",), "a read-only step leaves nothing behind"
+    story.follow("continuity retry r1 s/one")
+    story.found("s/one", FindingKind.NOT_DONE)
+    assert story.run.state is RunState.ABORTED
+
+
+def test_documents_are_taken_back_only_before_their_epoch_is_granted() -> None:
+    story = ordered(plan=a_wide_failover())
+    story.ok("docs/files/stop")
+    story.ok("docs/files/verify")
+    with pytest.raises(RefusedError, match="docs/files/epoch happened is not known"):
+        story.abort()
+    story.ok("docs/files/epoch")
+    with pytest.raises(RefusedError, match="g3 is promoted at embassy"):
+        story.abort()

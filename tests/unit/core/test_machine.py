@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.core import events
@@ -19,10 +21,21 @@ from orchestrator.core.inputs import (
 )
 from orchestrator.core.orders import orders
 from orchestrator.core.outcomes import Failed, FindingKind, Unknown
+from orchestrator.core.plan import Retry as Policy
 from orchestrator.core.plan import Role
 from orchestrator.core.states import RunState, StepState
 from orchestrator.errors import RefusedError
-from tests.builders import a_failover, a_plan, a_step, at, authorise, driver
+from tests.builders import (
+    SECOND_NS,
+    START_NS,
+    a_failover,
+    a_plan,
+    a_step,
+    a_wide_failover,
+    at,
+    authorise,
+    driver,
+)
 from tests.story import LOCAL, REMOTE, Story, ordered
 
 
@@ -334,3 +347,48 @@ def test_best_effort_failures_are_debts_and_hold_nothing() -> None:
     story.failed("b/two")
     assert story.run.state is RunState.DONE
     assert story.run.debts == ("b/one", "b/two")
+
+
+def test_a_retry_that_is_due_but_blocked_holds_the_run() -> None:
+    """Else nothing would go on, and nobody would be asked."""
+    steps = [
+        replace(step, retry=Policy(3)) if step.role is Role.PROMOTE else step
+        for step in a_failover().steps.values()
+    ]
+    story = ordered(10_000, plan=a_plan(*steps, fence_hosts={"db": ("h1",)}))
+    for step in ("site/power", "db/close", "db/verify"):
+        story.ok(step)
+    story.failed("db/stop")
+    story.ok("db/measure", **LOCAL)
+    story.failed("db/promote", retryable=True)
+    story.now += 20
+    story.wake()
+    story.found("site/power", FindingKind.DONE)
+    story.ok("db/verify")
+    story.ok("db/measure", **LOCAL)
+    assert story.state("db/promote") is StepState.BACKOFF
+    assert story.run.state is RunState.HELD
+    assert "stated loss" in story.run.held_causes[0]
+    story.follow(story.run.held_choices[0])
+    story.proceed()
+    assert story.run.step("db/promote").attempt == 2
+
+
+def test_one_limit_is_named_that_is_enough_for_every_unit() -> None:
+    story = ordered(0, plan=a_wide_failover())
+    for step in story.executing() - {"site/power"}:
+        if step.endswith(("/stop", "/close", "/verify")):
+            story.ok(step)
+    story.failed("site/power")
+    story.failed("db1/freeze")
+    story.ok("docs/files/epoch")
+    story.ok("docs/files/publish")
+    story.ok("db1/measure", **{**LOCAL, "last_commit_ns": START_NS - 5 * SECOND_NS})
+    story.ok("db2/measure", **{**LOCAL, "last_commit_ns": START_NS - 2 * SECOND_NS})
+    assert story.run.state is RunState.HELD
+    assert len(story.run.held_causes) == 2
+    accepting = [choice for choice in story.run.held_choices if " accept " in choice]
+    assert accepting == ["continuity accept r1 loss --limit 6s --by NAME --reason TEXT"]
+    story.follow(accepting[0])
+    story.proceed()
+    assert {"db1/promote", "db2/promote"} <= story.executing()
