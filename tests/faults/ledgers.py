@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.lab import layout, postgres, processes, supervise
 from orchestrator.lab.layout import Lab, write_file
 
+WAYS = ("front", "inside", "sql")
 PROBE_SECONDS_MAX = 1.5  # how long a client of home waits for an answer
 PROBE_PAUSE_SECONDS = 0.02
 READ_SECONDS = 0.05
@@ -32,22 +33,40 @@ class Told:
     way: str = "clients"
 
 
-def read(paths: Sequence[Path]) -> list[Told]:
-    """Every write of these ledgers; the last line of a living ledger may be half there and is left out."""
-    found: dict[str, Told] = {}
-    for path in paths:
-        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-            entry = json.loads(line)
-            if entry["t"] == "intent":
-                found[entry["id"]] = Told(entry["table"], entry["id"], entry["at_ns"])
-            elif entry["t"] in ("acked", "refused", "unknown"):
-                begun = found[entry["id"]]
-                way = entry["to"] if entry["to"] in ("front", "inside", "sql") else "clients"
-                found[entry["id"]] = Told(
-                    begun.table, begun.key, begun.begun_ns, entry["t"], entry["at_ns"],
-                    entry.get("site", ""), way,
-                )  # fmt: skip
-    return list(found.values())
+class Reader:
+    """Reads ledgers that still grow; what was read once is not read again."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        self._ends = dict.fromkeys(self.paths, 0)
+        self._told: dict[str, Told] = {}
+
+    def read(self) -> list[Told]:
+        """Every write so far; a last line that is only half there is left for the next time."""
+        for path in self.paths:
+            if path.exists():
+                with path.open("rb") as ledger:
+                    ledger.seek(self._ends[path])
+                    text = ledger.read()
+                whole = text[: text.rfind(b"\n") + 1]
+                self._ends[path] += len(whole)
+                for line in whole.splitlines():
+                    self._take(json.loads(line))
+        return list(self._told.values())
+
+    def _take(self, entry: dict[str, Any]) -> None:
+        if entry["t"] == "intent":
+            self._told[entry["id"]] = Told(entry["table"], entry["id"], entry["at_ns"])
+        elif entry["t"] in ("acked", "refused", "unknown"):
+            begun = self._told[entry["id"]]
+            way = entry["to"] if entry["to"] in WAYS else "clients"
+            site = entry.get("site", "")
+            self._told[entry["id"]] = Told(
+                begun.table, begun.key, begun.begun_ns, entry["t"], entry["at_ns"], site, way
+            )
+
+    def count(self, is_counted: Callable[[Told], bool]) -> int:
+        return sum(map(is_counted, self.read()))
 
 
 def acked_at(told: Sequence[Told], site: str) -> list[Told]:
@@ -100,15 +119,5 @@ def _packages() -> str:
     return str(Path(psycopg.__file__).resolve().parents[1])
 
 
-def count(paths: Sequence[Path], is_counted: Callable[[Told], bool]) -> int:
-    return sum(is_counted(told) for told in read([path for path in paths if path.exists()]))
-
-
 def now_ns() -> int:
     return time.monotonic_ns()
-
-
-def longest_gap_ns(told: Sequence[Told]) -> int:
-    """The longest time between two acknowledgements to the ordinary clients."""
-    times = sorted(t.ended_ns for t in told if t.outcome == "acked" and t.way == "clients")
-    return max((later - earlier for earlier, later in itertools.pairwise(times)), default=0)

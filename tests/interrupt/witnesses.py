@@ -70,16 +70,18 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def wrong(seen: Seen, kind: str, target: SiteName, *, is_source_dark: bool, is_routed: bool) -> list[str]:
+def wrong(seen: Seen, kind: str, target: SiteName, *, is_source_dark: bool, is_back: bool) -> list[str]:
     """Effects of a move to ``target`` that were not seen exactly once where they belong, or were elsewhere.
 
-    ``is_source_dark``: nothing at the site that is left saw anything. ``is_routed``: the target's proxy led to
-    its own site already, because it was away when the routes were changed.
+    ``is_source_dark``: nothing at the site that is left saw anything. ``is_back``: the target was away when it
+    was left; its proxy still leads to its own site, and all that starts by itself there runs already, unless it
+    was stopped when the site became the follower.
     """
     source = other(target)
-    wanted: Counter[str] = Counter({f"{target}: promoted": 1, f"{target}: started land-register": 1})
+    wanted: Counter[str] = Counter({f"{target}: promoted": 1})
+    wanted[f"{target}: started land-register"] = 0 if is_back and kind == "failback" else 1
     for service, name in SERVICE_HOSTS.items():
-        wanted[f"{target}: {service} here"] = 0 if is_routed else 1
+        wanted[f"{target}: {service} here"] = 0 if is_back else 1
         wanted[f"{target}: {name}"] = 1
         if not is_source_dark:
             wanted[f"{source}: {service} there"] = 1
