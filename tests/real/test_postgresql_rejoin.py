@@ -67,8 +67,15 @@ def test_a_crashed_primary_is_rewound_and_its_old_history_kept(pair: Pair) -> No
 def test_pitfall_3_the_primary_writes_a_checkpoint_first(pg_any: Pair, fast_path: Path) -> None:
     """PostgreSQL 15's pg_rewind reads the old timeline until then: nothing to do, and home loops for ever."""
     with pgharness.running(pg_any, fast_path / "p", synchronous=False) as pair:
-        pair.ask("embassy", "ALTER SYSTEM SET checkpoint_timeout = '1h'")
+        for setting in ("checkpoint_timeout = '1h'", "checkpoint_completion_target = 0.99"):
+            pair.ask("embassy", f"ALTER SYSTEM SET {setting}")
+        pair.ask("embassy", "SELECT pg_reload_conf()")
+        load = "INSERT INTO rows SELECT 'much-' || n, repeat('x', 500) FROM generate_series(1, 20000) AS n"
+        pair.ask("home", load)  # so that the checkpoint which a promotion asks for takes its time
+        pair.wait_caught_up()
         pgmoves.diverge(pair, checkpoint=False)
+        timeline = "SELECT timeline_id FROM pg_control_checkpoint()"
+        assert pair.ask("embassy", timeline) == 1
         outcome = rejoin(pair)
         assert isinstance(outcome, Succeeded), outcome
         assert outcome.evidence["how"] == "rewind"
