@@ -221,16 +221,16 @@ def can_be_taken_back(run: Run, verb: Abort) -> None:
 
 
 CONDITIONS: Mapping[str, tuple[Callable[[Run, Any], None], ...]] = {
-    "authorise": (is_this_plan,),
+    "authorise": (has_a_name, is_this_plan),
     "pause": (),
     "resume": (),
     "retry": (step_allows_retry,),
-    "skip": (knows_the_step, is_no_gate, step_allows_it, is_reached, has_a_reason),
-    "mark-done": (knows_the_step, is_no_gate, step_allows_it, is_reached, has_a_reason),
+    "skip": (knows_the_step, is_no_gate, step_allows_it, is_reached, has_a_name, has_a_reason),
+    "mark-done": (knows_the_step, is_no_gate, step_allows_it, is_reached, has_a_name, has_a_reason),
     "confirm": (knows_the_step, step_allows_it, has_a_name),
     "accept": (has_a_name, has_a_reason, gate_can_be_accepted),
     "declare": (has_a_name, has_a_reason, site_can_be_lost),
-    "abort": (has_a_reason, can_be_taken_back),
+    "abort": (has_a_name, has_a_reason, can_be_taken_back),
 }
 """What each verb asks for beside the state of run and step, in the order in which it is asked."""
 

@@ -8,6 +8,7 @@ from orchestrator.core import events
 from orchestrator.core.fold import evolve
 from orchestrator.core.inputs import (
     LOSS_UNKNOWN,
+    Abort,
     Accept,
     Authorise,
     Confirm,
@@ -66,6 +67,10 @@ def test_a_name_and_a_reason_stand_in_the_record() -> None:
     one = two_steps()
     one.failed("s/one")
     refused(one, Skip(one.next(), "ann", "s/one", " "), "--reason is needed")
+    refused(one, Skip(one.next(), "", "s/one", "why"), "--by is needed")
+    refused(one, MarkDone(one.next(), "", "s/one", "why"), "--by is needed")
+    refused(one, Abort(one.next(), "", "why"), "--by is needed")
+    refused(one, Abort(one.next(), "ann", " "), "--reason is needed")
     refused(one, MarkDone(one.next(), "ann", "s/one", " "), "--reason is needed")
     waiting = ordered(plan=a_plan(a_step("s/call", kind=MANUAL)))
     refused(waiting, Confirm(waiting.next(), " ", "s/call", "seen"), "--by is needed")
