@@ -163,13 +163,13 @@ class Killed(BaseException):
     """The driver dies between two commands."""
 
 
-def die_at(number: int) -> Callable[[str], None]:
-    left = [number]
+def die_at(number: int, sent: list[str]) -> Callable[[str], None]:
+    """Die before the command of that number; what was sent until then goes into ``sent``."""
 
     def record(command: str) -> None:
-        left[0] -= 1
-        if not left[0]:
+        if len(sent) + 1 == number:
             raise Killed
+        sent.append(command)
 
     return record
 
@@ -198,9 +198,13 @@ def test_a_rewind_killed_before_its_nth_command_ends_well_for_every_n(pair: Pair
     number = 0
     while True:
         number += 1
-        if attempt(pair, REWIND, die_at(number)) is not None:
+        before: list[str] = []
+        after: list[str] = []
+        if attempt(pair, REWIND, die_at(number, before)) is not None:
             break
-        ended_well(pair, attempt(pair, REWIND, die_at(0)), old)
+        ended_well(pair, attempt(pair, REWIND, die_at(0, after)), old)
+        if any("rejoin.new/continuity.rejoin" in command for command in before):
+            assert not any("pg_rewind" in command for command in after), before[-1]  # it was done already
         pgmoves.restore_home(pair, pg_lost)
     print(f"killed before each of {number - 1} commands")
     assert number - 1 == len(Rejoin().describe(REWIND, pair.parts).commands)

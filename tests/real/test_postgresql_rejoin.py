@@ -208,9 +208,9 @@ def test_what_lies_in_tablespaces_is_kept_and_put_back(pg_template: Pair, fast_p
         for space in spaces.values():
             space.mkdir(mode=0o700)
         pair.ask("home", f"CREATE TABLESPACE apart LOCATION '{spaces['home']}'")
-        pair.ask(
-            "home", "CREATE TABLE elsewhere TABLESPACE apart AS SELECT n FROM generate_series(1, 1000) n"
-        )
+        for table in ("elsewhere", "untouched"):
+            made = f"CREATE TABLE {table} TABLESPACE apart AS SELECT n FROM generate_series(1, 1000) n"
+            pair.ask("home", made)
         mapping = f"--tablespace-mapping={spaces['home']}={spaces['embassy']}"
         pgmoves.replace_by_backup(pair, "embassy", "home", mapping)
         pair.start_site("embassy")
@@ -222,10 +222,11 @@ def test_what_lies_in_tablespaces_is_kept_and_put_back(pg_template: Pair, fast_p
         old = pgmoves.contents(spaces["home"])
         tool = pair.folder / "bin" / "pg_rewind"
         tool.rename(tool.with_name("real"))
-        tool.write_text(f'#!/bin/sh\n"{tool.with_name("real")}" "$@"\nkill -9 $$\n')
+        spoil = f'for file in "{spaces["home"]}"/PG_*/*/*; do echo spoilt > "$file"; done'
+        tool.write_text(f'#!/bin/sh\n"{tool.with_name("real")}" "$@"\n{spoil}\nkill -9 $$\n')
         tool.chmod(0o755)
         assert rejoin(pair).retryable
-        assert pgmoves.contents(spaces["home"]) != old  # rewound in place
+        assert pgmoves.contents(spaces["home"]) != old  # rewound in place, and half done
         (oid,) = (path.name for path in (kept(pair) / "outside").iterdir())
         assert pgmoves.contents(kept(pair) / "outside" / oid) == old
         tool.with_name("real").rename(tool)
@@ -234,6 +235,7 @@ def test_what_lies_in_tablespaces_is_kept_and_put_back(pg_template: Pair, fast_p
         assert outcome.evidence["how"] == "rewind"
         pgmoves.follows(pair)
         assert pair.ask("home", "SELECT sum(n) FROM elsewhere") == 7000
+        assert pair.ask("home", "SELECT sum(n) FROM untouched") == 500500
         refused = rejoin(pair, dataclasses.replace(REWIND, how="reclone"), run="run-2")
         assert isinstance(refused, Succeeded)  # it streams: nothing to be done
         pgmoves.stop(pair, "home")
