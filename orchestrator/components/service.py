@@ -97,7 +97,7 @@ class Service:
                     "service.start", {"host": host, "unit": self.unit}, START_MS, (), OPENS,
                     up=self.ready is None, retry=STANDARD_RETRY,
                 )  # fmt: skip
-            elif move.reprotects or self.ready is None:
+            elif move.is_planned or self.ready is None:  # unplanned: between the order and the first write
                 yield self._start_warm(host)
             yield from self._ready(placed, host)
         if move.is_planned and self.standby == "cold":
@@ -133,7 +133,7 @@ class Service:
         if ready is None:
             return
         move = placed.move
-        starts = (f"start-{host}",) if self.standby == "cold" or move.reprotects else ()
+        starts = (f"start-{host}",) if self.standby == "cold" or move.is_planned else ()
         why = "started is not ready: nothing is routed to a program that does not say so itself"
         if ready.http:
             arguments: dict[str, Json] = {

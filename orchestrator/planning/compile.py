@@ -20,7 +20,7 @@ from orchestrator.core.move import Move, Placed, as_moving
 from orchestrator.core.plan import GroupMove, Parts, Plan, PlanLimits, ServiceFacts, Step, Undo
 from orchestrator.errors import InputError, Problem
 from orchestrator.planning.digest import digest
-from orchestrator.planning.edges import STAGE_ORDER, Entry, Table, gate_going_home, tie
+from orchestrator.planning.edges import STAGE_ORDER, Entry, Table, freeze_when_all_waits, gate_going_home, tie
 from orchestrator.planning.extra import claims_draft, fence_drafts, grant_draft
 from orchestrator.planning.flow import must_be_able_to_start
 from orchestrator.planning.order import topological
@@ -167,6 +167,8 @@ def _draft(estate: Estate, placed: Mapping[str, Placed]) -> tuple[Table, dict[st
         )  # fmt: skip
         if move.reprotects and move.moves:
             gate_going_home(table, group)
+        elif move.is_planned and move.moves:
+            freeze_when_all_waits(table, group)
     _add_site_fences(table, estate, placed, groups)
     tie(table, placed)
     return table, groups

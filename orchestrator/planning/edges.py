@@ -69,6 +69,14 @@ class Table:
         return tuple(dict.fromkeys([*inside, *entry.extra]))
 
 
+def freeze_when_all_waits(table: Table, group: str) -> None:
+    """A planned move refuses nobody's writes before what waits at the target is seen to run there."""
+    waits = [e.id for e in table.by_group[group] if e.draft.stage is Stage.AUTHORISE]
+    for entry in table.by_group[group]:
+        if entry.draft.role is Role.FREEZE:
+            entry.extra.extend(waits)
+
+
 def gate_going_home(table: Table, group: str) -> None:
     """A failback that had to reprotect asks people before it begins the planned move (semantics 5.5)."""
     before = {e.id for e in table.by_group[group] if e.draft.stage is Stage.AUTHORISE}

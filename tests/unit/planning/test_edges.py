@@ -372,3 +372,13 @@ def test_a_component_that_the_target_does_not_have_is_named() -> None:
     taxes = replace(books.runbooks["taxes"], components=components)
     with pytest.raises(InputError, match="taxes/door: nothing is declared at embassy"):
         plan_of(replace(books, runbooks={**books.runbooks, "taxes": taxes}), FAILOVER)
+
+
+@pytest.mark.parametrize("night", ["switchover", "failback-protected"])
+def test_a_planned_move_freezes_nobody_before_what_waits_at_the_target_runs(night: str) -> None:
+    steps = plan("synthetic", night).steps.values()
+    warm = [s for s in steps if s.action.kind == "service.start" and s.stage is Stage.AUTHORISE]
+    freezes = [s for s in steps if s.role is Role.FREEZE and s.group in {w.group for w in warm}]
+    assert freezes
+    for freeze in freezes:
+        assert {w.id for w in warm if w.group == freeze.group} <= set(freeze.needs)
