@@ -210,5 +210,10 @@ def moved_groups(run: Run) -> tuple[str, ...]:
         name
         for name in run.plan.groups
         if satisfied(run, run.index.epochs.get(name, ()))
-        and all(has_ended(run.plan.steps[s], run.step(s).state) for s in run.index.by_group.get(name, ()))
+        and all(_ended_as_planned(run, step) for step in run.index.by_group.get(name, ()))
     )
+
+
+def _ended_as_planned(run: Run, step: str) -> bool:
+    state = run.step(step).state
+    return state is not StepState.UNDONE and has_ended(run.plan.steps[step], state)

@@ -41,9 +41,8 @@ def settle(draft: Draft) -> None:
         case RunState.ABORTING:
             _hold_if_still(draft)
             if draft.run.state is RunState.ABORTING and abort.may_end(run):
-                outcome = "partial" if moved_groups(run) else "aborted"
                 left = tuple(dict.fromkeys((*_exposures_of_moved(run), *abort.left_as_it_is(run))))
-                draft.emit(events.RunFinished(draft.at, outcome, debts(run), left))
+                draft.emit(events.RunFinished(draft.at, _outcome(run), debts(run), left))
         case (
             RunState.READY
             | RunState.PAUSED
@@ -55,6 +54,12 @@ def settle(draft: Draft) -> None:
             return
         case _:
             assert_never(run.state)
+
+
+def _outcome(run: Run) -> str:
+    """How an aborted run ends: by what became of its groups."""
+    moved = moved_groups(run)
+    return "aborted" if not moved else "done" if len(moved) == len(run.plan.groups) else "partial"
 
 
 def _hold_if_still(draft: Draft) -> None:

@@ -220,11 +220,11 @@ RUN_ROWS: tuple[Row, ...] = (
         "people aborted: nothing new starts, what was done is undone",
     ),
     Row(
-        (R.RUNNING,),
+        (R.RUNNING, R.ABORTING),
         "run.finished/done",
         R.DONE,
         "end",
-        "every step has ended, asked from outside",
+        "every step has ended, asked from outside; an abort came too late to take anything back",
     ),
     Row(
         (R.ABORTING,),

@@ -179,3 +179,33 @@ def test_documents_are_taken_back_only_before_their_epoch_is_granted() -> None:
     story.ok("docs/files/epoch")
     with pytest.raises(RefusedError, match="g3 is promoted at embassy"):
         story.abort()
+
+
+def test_an_abort_that_comes_too_late_takes_nothing_back() -> None:
+    story = ordered(plan=a_plan(a_step("a/one", undo=Undo.UNDO), a_step("a/two", undo=Undo.UNDO)))
+    story.ok("a/one")
+    story.abort()
+    story.ok("a/two")
+    assert story.run.state is RunState.DONE
+
+
+def test_a_group_whose_last_step_ended_after_all_stays_where_it_is() -> None:
+    plan = a_plan(a_step("a/one", undo=Undo.UNDO, group="a"), a_step("b/one", undo=Undo.UNDO, group="b"))
+    story = ordered(plan=plan)
+    story.ok("a/one")
+    story.abort()
+    story.failed("b/one")
+    assert story.run.state is RunState.PARTIAL
+    assert story.state("a/one") is StepState.SUCCEEDED
+
+
+def test_a_best_effort_beside_what_was_undone_makes_no_group_moved() -> None:
+    plan = a_plan(a_step("a/one", undo=Undo.UNDO), a_step("a/two", best_effort=True), a_step("a/three"))
+    story = ordered(plan=plan)
+    story.ok("a/one")
+    story.failed("a/two")
+    story.abort()
+    story.failed("a/three")
+    story.undone("a/one")
+    assert story.run.state is RunState.ABORTED
+    assert story.groups[-1].KIND == "group.released"
