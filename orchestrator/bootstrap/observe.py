@@ -242,11 +242,27 @@ def look_for_conflicts(app: App) -> Seen:
         for site, seen in (found.get("sites") or {}).items():
             state = seen.get("role", "unknown") if seen.get("reachable") else "does not answer"
             lines.append(f"  {unit} at {site}: {state}")
-        writers = [s for s, seen in (found.get("sites") or {}).items() if seen.get("serves_writes")]
+        writers = _writers(found)
         if len(writers) > 1:
             lines.append(f"  {unit}: SPLIT BRAIN: {' and '.join(writers)} take writes")
             _journal_conflict(app, group, unit, writers)
     return Seen(document, "\n".join(lines))
+
+
+def journal_conflicts(app: App, plan: Plan) -> None:
+    """Before home follows or is gone to: a second site that takes writes is found here, whoever looked for
+    it or did not: the way home is refused until people have resolved it."""
+    steps = [step for step in plan.steps.values() if step.action.kind == INSPECT]
+    found = _perform(app, plan, steps)
+    for step in steps:
+        writers = _writers(found[step.id].get("evidence") or {})
+        if len(writers) > 1:
+            _journal_conflict(app, step.group, step.unit, writers)
+
+
+def _writers(found: Mapping[str, Any]) -> list[str]:
+    """The sites of an inspection that take writes."""
+    return [site for site, seen in (found.get("sites") or {}).items() if seen.get("serves_writes")]
 
 
 def _journal_conflict(app: App, group: str, unit: str, writers: list[str]) -> None:

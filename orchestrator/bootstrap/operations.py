@@ -70,7 +70,11 @@ def plan_operation(app: App, wish: Wish) -> tuple[Plan, tuple[str, ...]]:
 
 
 def begin(app: App, plan: Plan, by: str, reason: str = "") -> Tracked:
-    """Create the run and claim its groups. RefusedError if somebody else holds one."""
+    """Create the run and claim its groups. RefusedError if somebody else holds one, or two sites write."""
+    if plan.operation in (Operation.FAILBACK, Operation.REPROTECT):
+        from orchestrator.bootstrap.observe import journal_conflicts
+
+        journal_conflicts(app, plan)
     moment = now(app.clock)
     run_id = _run_name(app.journal, plan.operation)
     sources = dict(app.loaded.sources)
