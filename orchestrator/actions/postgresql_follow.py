@@ -44,7 +44,7 @@ class Follow:
         return Description(commands, (source.touch, *follower.touches), Undo.NONE_NEEDED)
 
     def load(self, context: Context[FollowParams]) -> None:
-        postgresql.warm(context, _sides(context.params, context.parts)[0])
+        postgresql_follower.load(context, *_sides(context.params, context.parts))
 
     def check(self, context: Context[FollowParams]) -> Finding:
         def work() -> Finding:

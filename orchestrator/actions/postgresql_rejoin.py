@@ -73,8 +73,9 @@ class Rejoin:
         )
 
     def load(self, context: Context[RejoinParams]) -> None:
-        source = _sides(context.params, context.parts)[0]
-        postgresql.warm(context, source, ("postgres", *context.params.databases))
+        source, follower = _sides(context.params, context.parts)
+        postgresql_follower.load(context, source, follower)
+        postgresql.warm(context, source, context.params.databases)
 
     def check(self, context: Context[RejoinParams]) -> Finding:
         def work() -> Finding:

@@ -32,6 +32,7 @@ POLL_SECONDS = 0.01
 LOOK_SECONDS = 0.25  # between looks at the follower itself while it does not stream
 CONNECT_SECONDS = 1.0
 MARGIN_SECONDS_MAX = 0.5
+STALL_SECONDS_MAX = 600.0  # nothing moves: recovery of a big log moves nothing that can be seen from outside
 ENDED = ("stopped", "exited", "fatal")
 
 REPLAYED = """
@@ -86,9 +87,7 @@ def others(parts: Parts, follower: Member) -> tuple[Member, ...]:
     return tuple(member for member in found if member.host.name != follower.host.name)
 
 
-def follow(
-    context: Context[Any], source: Member, follower: Member, history: History, seconds: float | None = None
-) -> Followed:
+def follow(context: Context[Any], source: Member, follower: Member, history: History) -> Followed:
     """Make a stopped or following server follow ``source`` and wait until it streams.
 
     Whether its data may follow is for the caller to have judged. PermanentError when it runs as a primary.
@@ -106,10 +105,19 @@ def follow(
             _read_files_again(context, follower)
         else:
             postgresql_server.start(context, follower)
-    followed = wait_streaming(context, source, follower, history, seconds)
+    followed = wait_streaming(context, source, follower, history)
     if followed.stream is not None:
         free_slots(context, follower)
     return followed
+
+
+def load(context: Context[Any], source: Member, follower: Member) -> None:
+    """What following will need, before the order: a session at the primary, and every secret."""
+    postgresql.warm(context, source)
+    postgresql_server.follower_passwords(context, follower)
+    manager = postgresql_server.manager_of(follower)
+    if manager.password:
+        context.secrets.value(manager.password)
 
 
 def is_running(context: Context[Any], follower: Member) -> bool:
@@ -180,20 +188,20 @@ def _soon(context: Context[Any]) -> postgresql.Limit:
     )
 
 
-def wait_streaming(
-    context: Context[Any], source: Member, follower: Member, history: History, seconds: float | None = None
-) -> Followed:
+def wait_streaming(context: Context[Any], source: Member, follower: Member, history: History) -> Followed:
     """Wait until the primary sees the follower stream past its own present position, on its timeline."""
     context.record(postgresql_upstream.streams_text(follower))
     left = context.seconds_left()
     margin = min(MARGIN_SECONDS_MAX, left / 4)
     now = context.clock.monotonic
-    end = now() + (left - margin if seconds is None else min(seconds, left - margin))
-    looked = now()
-    problem = "nobody streams through its slot"
+    end = now() + left - margin
+    looked = moved = now()
+    problem, before = "nobody streams through its slot", None
     with postgresql.lease(context, source) as session:
         while True:
             stream = postgresql_upstream.stream(session, follower)
+            if stream is not None and (stream.flush_lsn, stream.replay_lsn) != before:
+                before, moved = (stream.flush_lsn, stream.replay_lsn), now()
             if stream is not None and stream.has_flushed(history.lsn):
                 problem, has_left, timeline = _look(context, follower, history)
                 if not problem:
@@ -203,7 +211,8 @@ def wait_streaming(
                 if has_left:
                     return Followed(None, problem, has_left=True)
                 looked = now()
-            if now() >= end or context.cancelled.wait(POLL_SECONDS):
+            over = now() >= min(end, moved + STALL_SECONDS_MAX)
+            if over or context.cancelled.wait(POLL_SECONDS):
                 return Followed(None, f"it does not stream from {source.host.name}: {problem}")
 
 

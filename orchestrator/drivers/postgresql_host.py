@@ -75,22 +75,6 @@ def read_file(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
         return {"text": None}
 
 
-def room(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
-    """{used_bytes, free_bytes}: the size of ``data_directory`` and the room where ``destination`` will be."""
-    total = 0
-    for folder in (arguments["data_directory"], *_tablespaces(arguments["data_directory"]).values()):
-        for root, _, files in os.walk(folder):
-            for name in files:
-                try:
-                    total += os.lstat(os.path.join(root, name)).st_blocks * 512
-                except FileNotFoundError:
-                    continue
-    parent = Path(arguments["destination"])
-    while not parent.exists():
-        parent = parent.parent
-    return {"used_bytes": total, "free_bytes": shutil.disk_usage(parent).free}
-
-
 def log_room(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
     """{free_bytes} where the server of ``data_directory`` keeps its log."""
     return {"free_bytes": shutil.disk_usage(os.path.realpath(f"{arguments['data_directory']}/pg_wal")).free}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from orchestrator.actions.postgresql_follow import Follow, FollowParams
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
+from tests.action_context import RealClock
 from tests.real import pgharness, pgmoves
 from tests.real.pgharness import CLUSTER, Pair, until
 
@@ -147,6 +149,28 @@ def test_a_standby_that_waits_for_ever_for_a_gone_primary_is_pointed_too(pair: P
     assert isinstance(outcome, Succeeded), outcome
     assert "kill -HUP" in " ".join(pair.recorded)
     arrives(pair, "pointed")
+
+
+class FastClock(RealClock):
+    """An hour passes in a second."""
+
+    def monotonic(self) -> float:
+        return super().monotonic() * 3600
+
+
+def test_a_follower_that_does_not_move_is_given_up(pair: Pair) -> None:
+    pgmoves.switch_over(pair)
+    pair.ask("embassy", "ALTER ROLE replicator NOLOGIN")
+    clock = FastClock()
+    context = pair.context(FOLLOW)
+    began = time.monotonic()
+    outcome = Follow().execute(
+        dataclasses.replace(context, clock=clock, deadline=clock.monotonic() + 100 * 3600)
+    )
+    assert isinstance(outcome, Failed), outcome
+    assert outcome.retryable
+    assert "does not stream from e1" in outcome.message
+    assert time.monotonic() - began < 15
 
 
 class Killed(BaseException):

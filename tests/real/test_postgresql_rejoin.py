@@ -11,6 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from orchestrator.actions.postgresql_follow import Follow, FollowParams
+from orchestrator.actions.postgresql_protect import Protect, ProtectParams
 from orchestrator.actions.postgresql_rejoin import RUN, Rejoin, RejoinParams
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
 from orchestrator.errors import RefusedError
@@ -80,6 +82,14 @@ def test_pitfall_3_the_primary_writes_a_checkpoint_first(pg_any: Pair, fast_path
         assert isinstance(outcome, Succeeded), outcome
         assert outcome.evidence["how"] == "rewind"
         pgmoves.follows(pair)
+        protect = ProtectParams(CLUSTER, "e1", "h1", DATABASES, "remote")
+        assert isinstance(pair.perform(Protect(), protect), Succeeded)
+        pgmoves.switch_over(pair, "embassy", "home", 3)  # and the rest of the way home, on each version
+        assert isinstance(pair.perform(Follow(), FollowParams(CLUSTER, "e1", "h1")), Succeeded)
+        pgmoves.stop(pair, "embassy")
+        again = RejoinParams(CLUSTER, "e1", "h1", DATABASES, "reclone")
+        assert isinstance(rejoin(pair, again), Succeeded)
+        pgmoves.follows(pair, "home", "embassy")
 
 
 def test_pitfall_6_what_rewinding_copies_and_drops_is_set_right(pair: Pair) -> None:
