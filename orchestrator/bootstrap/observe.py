@@ -22,6 +22,7 @@ from orchestrator.engine.journal import moment, utc_text
 
 if TYPE_CHECKING:
     from orchestrator.bootstrap.app import App
+    from orchestrator.core.groups import GroupState
 
 OBSERVE_SECONDS = 2.0
 INSPECT = "postgresql.inspect"
@@ -268,10 +269,12 @@ def _writers(found: Mapping[str, Any]) -> list[str]:
 def _journal_conflict(app: App, group: str, unit: str, writers: list[str]) -> None:
     at = now(app.clock)
     evidence: dict[str, Json] = {"cluster": unit, "writers": list(writers)}
-    app.journal.append_group(
-        group,
-        lambda state: None if state.conflict or not state.adopted else GroupConflictSeen(at, group, evidence),
-    )
+
+    def decide(state: GroupState) -> GroupConflictSeen | None:
+        known = state.conflict or state.is_resolved or not state.adopted
+        return None if known else GroupConflictSeen(at, group, evidence)
+
+    app.journal.append_group(group, decide)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ class GroupState:
     ``reserved``: the highest epoch that any run of this log has reserved; it is never used by another.
     ``taken_back``: the runs that reserved one and were not granted it. What they wrote beside names,
     routes and documents still stands there, because an undo gives the state back and never the epoch.
+    ``is_resolved``: people have decided whose history stands, and the losing side, which may still run, has
+    not been brought back yet: seeing it again is no new conflict.
     """
 
     name: str
@@ -29,6 +31,7 @@ class GroupState:
     protection: str = "unknown"  # protected | unprotected | unknown
     claim: str = ""
     conflict: bool = False
+    is_resolved: bool = False
     adopted: bool = False
     claim_by: str = ""
     claim_machine: str = ""
@@ -59,6 +62,7 @@ def evolve_group(state: GroupState, event: GroupEvent) -> GroupState:
                 epoch=event.epoch,
                 protection=event.protection,
                 conflict=False,
+                is_resolved=False,
                 adopted=True,
                 reserved=max(state.reserved, event.epoch),
                 taken_back=(),
@@ -83,7 +87,7 @@ def evolve_group(state: GroupState, event: GroupEvent) -> GroupState:
                 taken_back=() if event.epoch >= state.reserved else state.taken_back,
             )
         case events.GroupProtected():
-            return replace(state, protection="protected")
+            return replace(state, protection="protected", is_resolved=False)
         case events.GroupProtectionLost():
             return replace(state, protection="unprotected")
         case events.GroupReleased():
@@ -101,7 +105,9 @@ def evolve_group(state: GroupState, event: GroupEvent) -> GroupState:
         case events.GroupConflictSeen():
             return replace(state, conflict=True)
         case events.GroupResolved():
-            return replace(state, conflict=False, active=event.keep, protection="unprotected")
+            return replace(
+                state, conflict=False, is_resolved=True, active=event.keep, protection="unprotected"
+            )
         case _:
             assert_never(event)
 

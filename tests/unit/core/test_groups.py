@@ -79,3 +79,15 @@ def test_a_conflict_ends_only_by_people() -> None:
     assert torn.conflict
     assert not evolve_group(torn, events.GroupResolved(NOW, "g", "home", "ann", "w")).conflict
     assert evolve_group(torn, events.GroupProtected(NOW, "g", "r1")).conflict
+
+
+def test_a_resolved_side_that_still_runs_is_known_until_it_was_brought_back() -> None:
+    story = [
+        ADOPTED,
+        events.GroupConflictSeen(at(3), "g"),
+        events.GroupResolved(at(4), "g", "home", "ann", "r"),
+    ]
+    resolved = fold_group("g", story)
+    assert (resolved.conflict, resolved.is_resolved) == (False, True)
+    protected = evolve_group(resolved, events.GroupProtected(NOW, "g", "r2"))
+    assert not protected.is_resolved
