@@ -243,7 +243,8 @@ RUN_ROWS: tuple[Row, ...] = (
 )
 
 
-def _table(rows: tuple[Row, ...]) -> dict[tuple[str, str], Row]:
+def by_source(rows: tuple[Row, ...]) -> dict[tuple[str, str], Row]:
+    """The rows by (state, trigger). Raises InvariantBroken where two say different things."""
     table: dict[tuple[str, str], Row] = {}
     for row in rows:
         for source in row.sources:
@@ -253,8 +254,8 @@ def _table(rows: tuple[Row, ...]) -> dict[tuple[str, str], Row]:
     return table
 
 
-STEP_TABLE: Mapping[tuple[str, str], Row] = _table(STEP_ROWS)
-RUN_TABLE: Mapping[tuple[str, str], Row] = _table(RUN_ROWS)
+STEP_TABLE: Mapping[tuple[str, str], Row] = by_source(STEP_ROWS)
+RUN_TABLE: Mapping[tuple[str, str], Row] = by_source(RUN_ROWS)
 
 
 def step_after(state: StepState, trigger: str, step: str) -> StepState:

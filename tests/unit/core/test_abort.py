@@ -10,6 +10,7 @@ from orchestrator.core.inputs import Abort, Retry, UndoEnded
 from orchestrator.core.orders import orders
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
 from orchestrator.core.plan import Undo
+from orchestrator.core.settle import step_choices
 from orchestrator.core.states import RunState, StepState
 from orchestrator.errors import RefusedError
 from tests.builders import a_plan, a_step, a_wide_failover, at
@@ -120,6 +121,25 @@ def test_a_fence_of_a_group_that_is_taken_back_stays_where_another_that_has_move
     released = {g.group: g.outcome for g in story.groups if isinstance(g, events.GroupReleased)}
     assert released == {"g1": "aborted", "g2": "done", "g3": "done"}
     assert (story.states["g1"].active, story.states["g2"].active) == ("home", "embassy")
+
+
+def test_leaving_it_closed_is_said_once() -> None:
+    story = ordered()
+    story.abort(leave_closed=True)
+    assert story.run.leave_closed
+    before = len(story.history)
+    story.abort(leave_closed=True)
+    assert len(story.history) == before
+
+
+def test_the_choices_for_one_step_end_with_how_the_run_can_be_ended() -> None:
+    story = ordered(plan=a_plan(a_step("a/one"), a_step("b/one")))
+    story.failed("a/one")
+    assert step_choices(story.run, story.plan.steps["a/one"], StepState.FAILED) == [
+        "continuity retry r1 a/one",
+        "continuity skip r1 a/one --reason TEXT",
+        "continuity abort r1 --reason TEXT",
+    ]
 
 
 def test_a_site_that_was_declared_lost_is_not_proven_to_write() -> None:

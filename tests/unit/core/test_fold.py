@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core import events
+from orchestrator.core import events, transitions
 from orchestrator.core.fold import evolve, fold
 from orchestrator.core.fold_steps import contradicted, set_step, trigger_of
 from orchestrator.core.inputs import DeclareLost, Ended, Pause, Resume, Woke
@@ -43,6 +43,12 @@ def test_what_is_no_row_is_a_bug_that_names_the_state_and_the_trigger() -> None:
         step_after(S.UNDONE, "step.started", "x")
     with pytest.raises(InvariantBroken):
         run_after(RunState.DONE, "run.ready")
+
+
+def test_two_rows_for_one_state_and_trigger_are_a_bug() -> None:
+    row = transitions.STEP_ROWS[0]
+    with pytest.raises(InvariantBroken, match=r"two rows for pending on step\.started"):
+        transitions.by_source((row, row))
 
 
 def test_facts_that_change_no_state_move_the_clock_on() -> None:
