@@ -18,6 +18,7 @@ from orchestrator.core.events import GroupAdopted, RunCreated
 from orchestrator.core.fold import has_ended
 from orchestrator.core.inputs import DriverStarted
 from orchestrator.core.log import Append
+from orchestrator.core.model import Operation
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run
 from orchestrator.engine import lock
@@ -150,8 +151,17 @@ class Night:
         self.world.blame("always-ends", f"{self.drivers_max} drivers did not end the run")
         raise NothingGoesOn
 
-    def once_more(self) -> Run | None:
-        """The same operation again after one that was taken back; None if there is nothing left of it."""
+    def has_come_through(self) -> bool:
+        """Is every group where the operation wanted it, although the run was aborted at its very end?"""
+        wanted = SETTINGS[self.setting]
+        moves = wanted.operation is not Operation.REPROTECT
+        return all(
+            state.active == self.plan.target if moves else state.protection == "protected"
+            for state in self.journal(of_driver=False).groups().values()
+        )
+
+    def once_more(self) -> Run:
+        """The same operation again after one that was taken back."""
         self.plan = again(self.setting, self.journal(of_driver=False).groups())
         self.run_id += "b"
         self.book.is_quiet, self.book.prefers = True, ("confirm", "retry")
@@ -259,12 +269,12 @@ def _begin_again(what: Night) -> None:
     """A run that was taken back leaves an estate on which the same can be ordered anew, and ends well."""
     if what.people is not None:
         what.people.mend(power=True)
+    if what.has_come_through():
+        return
     try:
         run = what.once_more()
     except RefusedError as refused:
         what.world.blame("can-be-begun-again", f"{what.setting}: {refused}")
-        return
-    if run is None:
         return
     if run.state != "done":
         what.world.blame("can-be-begun-again", f"the second {what.setting} ended {run.state}")
