@@ -199,6 +199,11 @@ class Journal:
         from orchestrator.core.invariants import check as check_invariants
 
         broken = check_invariants(before, decision.run, decision.events, is_deep=self._is_deep)
+        states: dict[str, GroupState] = {}
+        for event in decision.groups:
+            state = states.get(event.group) or self.group(event.group)
+            after = states[event.group] = group_states.evolve_group(state, event)
+            broken += group_states.check_group(state, after, before.id)
         if broken:
             raise InvariantBroken(
                 f"run {before.id}: {broken[0]} (nothing was appended; the log is as it was)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from orchestrator.core.events import Event
@@ -12,11 +13,16 @@ from orchestrator.engine.journal import moment
 QUIET = frozenset({"at", "run", "group", "evidence", "incarnation", "boot", "digest"})
 
 
+def names_of(event: Event) -> list[str]:
+    """The fields that an event holds."""
+    return [field.name for field in fields(event)]
+
+
 def event_document(entry: Recorded) -> dict[str, Any]:
     """One entry of the log as JSON; times as UTC text, the monotonic clock beside it."""
     event = entry.event
     body: dict[str, Any] = {}
-    for name in event.__dataclass_fields__:
+    for name in names_of(event):
         value = getattr(event, name)
         if not isinstance(value, At):
             body[name] = list(value) if isinstance(value, tuple) else value
@@ -35,7 +41,7 @@ def event_document(entry: Recorded) -> dict[str, Any]:
 def event_text(event: Event) -> str:
     """``step.succeeded registers-db/promote attempt=1`` and the like."""
     words = [event.KIND]
-    for name in event.__dataclass_fields__:
+    for name in names_of(event):
         value = getattr(event, name)
         if name in QUIET or value in ("", None, (), False):
             continue

@@ -14,6 +14,7 @@ from orchestrator.core.run import Run
 from orchestrator.core.states import SATISFIED
 from orchestrator.core.values import duration_text
 from orchestrator.engine.journal import RUN, Journal, moment
+from orchestrator.reports.history import names_of
 from orchestrator.reports.state import loss_document, loss_text
 
 RECORD_SCHEMA = "continuity/record/v1"
@@ -144,7 +145,7 @@ def _is_decision(event: Event) -> bool:
 
 
 def _decision(event: Event) -> dict[str, Any]:
-    names = [n for n in event.__dataclass_fields__ if n != "at"]
+    names = [name for name in names_of(event) if name != "at"]
     return {"at": moment(event.at), "what": event.KIND, **{n: getattr(event, n) for n in names}}
 
 
