@@ -41,12 +41,16 @@ RUN_NAME_LENGTH = 4
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What people ask for: an operation, of which services (empty: all), to which site."""
+    """What people ask for: an operation, of which services (empty: all), to which site.
+
+    ``rejoin``: rewind (quick, the old history is kept first) or reclone (a new base backup).
+    """
 
     operation: Operation
     services: tuple[str, ...] = ()
     target: str | None = None
     leave: Mapping[str, str] = field(default_factory=dict)
+    rejoin: str = "rewind"
 
 
 def plan_operation(app: App, wish: Wish) -> tuple[Plan, tuple[str, ...]]:
@@ -64,6 +68,7 @@ def plan_operation(app: App, wish: Wish) -> tuple[Plan, tuple[str, ...]]:
         states=states,
         catalog=app.catalog,
         leave=wish.leave,
+        rejoin=wish.rejoin,
         file_digests=tuple(sorted(loaded.files.items())),
     )
     return compiled.plan, compiled.notes

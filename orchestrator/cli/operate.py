@@ -10,7 +10,15 @@ import typer
 
 from orchestrator.cli import _exits
 from orchestrator.cli._output import ByOption, EstateOption, Output, OutputOption, RunArgument, emit, say
-from orchestrator.cli.plan import LeaveOption, ServiceOption, ToOption, leave_reasons, show
+from orchestrator.cli.plan import (
+    LeaveOption,
+    Rejoin,
+    RejoinOption,
+    ServiceOption,
+    ToOption,
+    leave_reasons,
+    show,
+)
 from orchestrator.cli.verbs import loss_limit_ms, who
 from orchestrator.core.inputs import LOSS_UNKNOWN, Abort, Confirm, Resume
 from orchestrator.core.model import Operation
@@ -94,28 +102,31 @@ def switchover(
 
 def failback(
     service: ServiceOption = None, to: ToOption = None, leave: LeaveOption = None,
-    yes: YesOption = False, dry_run: DryRunOption = False, by: ByOption = None, reason: ReasonOption = "",
+    rejoin: RejoinOption = Rejoin.REWIND, yes: YesOption = False, dry_run: DryRunOption = False, by: ByOption = None, reason: ReasonOption = "",
     estate: EstateOption = None, output: OutputOption = Output.TEXT,
 ) -> None:  # fmt: skip
     """Take services home: home first follows the embassy, then a planned switch with nothing lost.
 
-    Example: continuity failback
+    Examples:
+
+      continuity failback
+      continuity failback --rejoin reclone
     """
     flags = Flags(who(by), yes, "0", True, output)
-    _operate(Operation.FAILBACK, service, to, leave, flags, dry_run, reason, estate)
+    _operate(Operation.FAILBACK, service, to, leave, flags, dry_run, reason, estate, rejoin)
 
 
 def reprotect(
     service: ServiceOption = None, leave: LeaveOption = None,
-    yes: YesOption = False, dry_run: DryRunOption = False, by: ByOption = None, reason: ReasonOption = "",
+    rejoin: RejoinOption = Rejoin.REWIND, yes: YesOption = False, dry_run: DryRunOption = False, by: ByOption = None, reason: ReasonOption = "",
     estate: EstateOption = None, output: OutputOption = Output.TEXT,
 ) -> None:  # fmt: skip
     """Let the old side follow the active one again, so that the services are protected.
 
-    Example: continuity reprotect
+    Example: continuity reprotect --rejoin reclone
     """
     flags = Flags(who(by), yes, "0", True, output)
-    _operate(Operation.REPROTECT, service, None, leave, flags, dry_run, reason, estate)
+    _operate(Operation.REPROTECT, service, None, leave, flags, dry_run, reason, estate, rejoin)
 
 
 def resume(
@@ -176,13 +187,14 @@ def take_up(app: App, tracked: Tracked, flags: Flags) -> int:
 
 def _operate(
     operation: Operation, service: list[str] | None, to: str | None, leave: list[str] | None,
-    flags: Flags, dry_run: bool, reason: str, estate: str | None,
+    flags: Flags, dry_run: bool, reason: str, estate: str | None, rejoin: Rejoin = Rejoin.REWIND,
 ) -> None:  # fmt: skip
     from orchestrator.bootstrap.app import open_app
     from orchestrator.bootstrap.operations import Wish, plan_operation
 
     app = open_app(estate)
-    made, notes = plan_operation(app, Wish(operation, tuple(service or ()), to, leave_reasons(leave)))
+    wish = Wish(operation, tuple(service or ()), to, leave_reasons(leave), rejoin)
+    made, notes = plan_operation(app, wish)
     if dry_run:
         show(app, made, notes, flags.output)
         return

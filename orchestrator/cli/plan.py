@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,21 @@ LeaveOption = Annotated[
 ]
 
 
+class Rejoin(StrEnum):
+    """How an old side that lost its place in history comes back."""
+
+    REWIND = "rewind"
+    RECLONE = "reclone"
+
+
+RejoinOption = Annotated[
+    Rejoin,
+    typer.Option(
+        "--rejoin", help="How the old side comes back: rewind (its old history is kept first) or a new clone."
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     app.command("plan")(plan)
 
@@ -27,6 +43,7 @@ def plan(
     service: ServiceOption = None,
     to: ToOption = None,
     leave: LeaveOption = None,
+    rejoin: RejoinOption = Rejoin.REWIND,
     live: Annotated[
         bool, typer.Option("--live", help="Add dated observations: reachability, loss now.")
     ] = False,
@@ -45,7 +62,8 @@ def plan(
     from orchestrator.bootstrap.operations import Wish, plan_operation
 
     app = open_app(estate)
-    made, notes = plan_operation(app, Wish(operation, tuple(service or ()), to, leave_reasons(leave)))
+    wish = Wish(operation, tuple(service or ()), to, leave_reasons(leave), rejoin)
+    made, notes = plan_operation(app, wish)
     observed = None
     if live:
         from orchestrator.bootstrap.observe import observe

@@ -8,7 +8,7 @@ import typer
 
 from orchestrator.cli import _exits
 from orchestrator.cli._output import EstateOption, Output, OutputOption, emit, paint
-from orchestrator.cli.plan import LeaveOption, ServiceOption, ToOption, leave_reasons
+from orchestrator.cli.plan import LeaveOption, Rejoin, RejoinOption, ServiceOption, ToOption, leave_reasons
 from orchestrator.core.model import Operation
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def preflight(
     service: ServiceOption = None,
     to: ToOption = None,
     leave: LeaveOption = None,
+    rejoin: RejoinOption = Rejoin.REWIND,
     seconds: Annotated[
         float, typer.Option("--seconds", help="How long the gates may take, all together.", min=1)
     ] = SECONDS,
@@ -46,7 +47,8 @@ def preflight(
     from orchestrator.bootstrap.operations import Wish, plan_operation
 
     app = open_app(estate)
-    made, notes = plan_operation(app, Wish(operation, tuple(service or ()), to, leave_reasons(leave)))
+    wish = Wish(operation, tuple(service or ()), to, leave_reasons(leave), rejoin)
+    made, notes = plan_operation(app, wish)
     gates = ask_gates(app, made, seconds)
     document = {
         "operation": made.operation.value,

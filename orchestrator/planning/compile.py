@@ -48,10 +48,14 @@ def compile_plan(
     states: Mapping[str, GroupState],
     catalog: Catalog,
     leave: Mapping[str, str] | None = None,
+    rejoin: str = "rewind",
     file_digests: Sequence[tuple[str, str]] = (),
 ) -> Compiled:
-    """Compile one operation. Raises RefusedError (a rule) or InputError (a runbook is wrong)."""
-    asked = Asked(operation, target, tuple(services), leave or {})
+    """Compile one operation. ``rejoin``: how an old side that lost its place in history comes back.
+
+    Raises RefusedError (a rule) or InputError (a runbook is wrong).
+    """
+    asked = Asked(operation, target, tuple(services), leave or {}, rejoin)
     chosen = select(estate, runbooks, states, asked)
     with _not_collecting():
         plan = bind_moves(estate, runbooks, operation, chosen.moves, catalog, asked.leave)

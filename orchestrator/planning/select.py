@@ -30,6 +30,7 @@ class Asked:
     target: str | None
     services: Sequence[str]
     leave: Mapping[str, str]
+    rejoin: str = "rewind"
 
 
 def membership(estate: Estate, runbooks: Mapping[str, Runbook]) -> dict[str, str]:
@@ -177,7 +178,7 @@ def _made(
     return Move(
         asked.operation, estate, state.name, state.active, target, state.epoch,
         max(state.epoch, state.reserved) + 1 if moves else state.epoch, is_planned, reprotects, moves,
-        state.taken_back,
+        state.taken_back, rejoin=asked.rejoin,
     )  # fmt: skip
 
 

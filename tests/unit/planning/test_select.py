@@ -10,6 +10,7 @@ import pytest
 from orchestrator.core.groups import GroupState
 from orchestrator.core.model import NameServer, Operation, Site
 from orchestrator.errors import InputError, RefusedError
+from orchestrator.planning.compile import compile_plan
 from tests.unit.planning import estates
 from tests.unit.planning.estates import (
     EPOCH,
@@ -237,3 +238,21 @@ def test_done_is_asked_at_the_targets_name_servers_alone() -> None:
     books = replace(BOOKS, estate=replace(BOOKS.estate, name_servers=servers))
     step = compiled(books, FAILOVER).plan.steps["citizens/done-when/http-1-from-vantage"]
     assert step.action.arguments["resolve_at"] == ["nb", "nb2"]
+
+
+def test_people_choose_how_the_old_side_comes_back() -> None:
+    """Rewound unless they say otherwise; the choice is part of what they confirm."""
+    books = estates.synthetic()
+    found = {
+        how: compile_plan(
+            books.estate, books.runbooks, Operation.FAILBACK, states=estates.standing(books, FAILBACK),
+            catalog=estates.CATALOG, rejoin=how, file_digests=books.files,
+        ).plan
+        for how in ("rewind", "reclone")
+    }  # fmt: skip
+    for how, made in found.items():
+        rejoins = [step for step in made.steps.values() if step.action.kind == "postgresql.rejoin"]
+        assert rejoins
+        assert {step.action.arguments["how"] for step in rejoins} == {how}
+    assert found["rewind"] == compiled(books, FAILBACK).plan
+    assert found["rewind"].digest != found["reclone"].digest
