@@ -15,7 +15,7 @@ from orchestrator.lab.layout import Lab, write_file
 
 WAYS = ("front", "inside", "sql")
 PROBE_SECONDS_MAX = 1.5  # how long a client of home waits for an answer
-PROBE_PAUSE_SECONDS = 0.02
+PROBE_PAUSE_SECONDS = 0.03
 READ_SECONDS = 0.05
 """An answer that was sent before a proof may be read by the client after it: on a busy machine this much."""
 
@@ -34,11 +34,11 @@ class Told:
 
 
 class Reader:
-    """Reads ledgers that still grow; what was read once is not read again."""
+    """Reads ledgers that still grow; what was read once is not read again. ``paths`` may grow as well."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
-        self._ends = dict.fromkeys(self.paths, 0)
+        self._ends: dict[Path, int] = {}
         self._told: dict[str, Told] = {}
 
     def read(self) -> list[Told]:
@@ -46,10 +46,10 @@ class Reader:
         for path in self.paths:
             if path.exists():
                 with path.open("rb") as ledger:
-                    ledger.seek(self._ends[path])
+                    ledger.seek(self._ends.get(path, 0))
                     text = ledger.read()
                 whole = text[: text.rfind(b"\n") + 1]
-                self._ends[path] += len(whole)
+                self._ends[path] = self._ends.get(path, 0) + len(whole)
                 for line in whole.splitlines():
                     self._take(json.loads(line))
         return list(self._told.values())
