@@ -15,7 +15,7 @@ from orchestrator.lab.layout import Lab, write_file
 
 WAYS = ("front", "inside", "sql")
 PROBE_SECONDS_MAX = 1.5  # how long a client of home waits for an answer
-PROBE_PAUSE_SECONDS = 0.03
+PROBE_PAUSE_SECONDS = 0.15
 READ_SECONDS = 0.05
 """An answer that was sent before a proof may be read by the client after it: on a busy machine this much."""
 

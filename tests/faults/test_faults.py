@@ -112,7 +112,7 @@ def test_a_fence_that_lies_is_detected(all_rounds: list[Round]) -> None:
     assert found.lost - {(told.table, told.key) for told in found.late}, (
         "asynchronous: rows were lost before it"
     )
-    assert "split brain" in found.refused
+    assert "continuity resolve" in found.refused
 
 
 def test_what_home_acknowledged_after_it_was_declared_lost_is_listed(rounds: list[Round]) -> None:
@@ -180,7 +180,7 @@ def test_a_home_that_returns_is_found_named_and_not_gone_to_before_it_is_resolve
     for found in returned:
         assert found.named == "split_brain"
         assert found.found_seconds <= FOUND_SECONDS_MAX
-        assert "split brain" in found.refused
+        assert "continuity resolve" in found.refused
         assert "continuity resolve" in found.refused
         acknowledged = [*found.back, *found.late]
         assert bool(acknowledged) == (found.durability == "local"), found.row()
