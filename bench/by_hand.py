@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -70,8 +71,7 @@ class Hands:
 
     def cut_power(self) -> None:
         """The controller says what it sees after the cut; nothing at the site listens any more."""
-        host, port = f"127.{self.lab.number}.9.1", layout.POWER_PORT
-        controller = http.client.HTTPConnection(host, port, timeout=5)
+        controller = http.client.HTTPConnection(urlsplit(self.lab.power_url).netloc, timeout=5)
         body = json.dumps({"ResetType": "ForceOff"})
         controller.request("POST", f"{power.SYSTEMS}/{self.source}/{power.ACTION}", body)
         answer = json.loads(controller.getresponse().read())

@@ -77,8 +77,8 @@ def play_pairs(moves: Sequence[str], pairs: int, calm_seconds: float, say: Say) 
                 made[side.name] = play(side, moves)
                 made[side.name].counts["idle_percent_before"] = round(100 * idle)
             except RuntimeError as error:
-                played.failures.append(f"pair {number + 1}, {side.name}: {error}")
-                say(played.failures[-1])
+                say(f"pair {number + 1}: {error}")
+                played.failures.append(f"pair {number + 1}: {_last_line(error)}")
         if len(made) == len(sides):
             played.ours.append(made[OURS])
             played.theirs.append(made[BY_HAND])
@@ -90,6 +90,11 @@ def play_pairs(moves: Sequence[str], pairs: int, calm_seconds: float, say: Say) 
             f"{len(played.failures)} of {2 * pairs} rounds failed; the last: {played.failures[-1]}"
         )
     return played
+
+
+def _last_line(error: RuntimeError) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1]}"
 
 
 def _short(made: Round, side: Side) -> str:
@@ -185,7 +190,7 @@ def playbook(pairs: int, ours: Sequence[Round], say: Say) -> tuple[list[Figure],
                 seconds.append(play(Ansible(how), ("failover",)).seconds[name])
                 say(f"playbook, {how}, {number + 1} of {count}: {seconds[-1]:.2f}")
             except RuntimeError as error:
-                failures.append(f"playbook, {how}: {error}")
+                failures.append(f"playbook, {how}: {_last_line(error)}")
         if seconds:
             what = "start of the process" if how == "cold" else "order"
             found.append(
