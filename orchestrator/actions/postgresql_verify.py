@@ -267,7 +267,7 @@ class Measure(ReadOnly):
                 "replay_lsn": facts.replay_lsn,
                 "last_commit_ns": facts.last_commit_ns,
                 "heartbeat_ns": max((beat.at_ns for beat in beats), default=None),
-                "home_lsn": _home_lsn(context, facts),
+                "home_lsn": _home_lsn(context),
                 "write_rate_rows_per_s": _write_rate(context, facts, beats),
                 "backlog_bytes": facts.backlog_bytes,
                 "predicted_promote_ms": promote_ms(facts.backlog_bytes),
@@ -287,13 +287,18 @@ def _beats(context: Context[MeasureParams], at: Member) -> list[Beat]:
     return [beat for beat in beats if beat is not None]
 
 
-def _home_lsn(context: Context[MeasureParams], facts: Facts) -> str | None:
-    """The highest position of home that anybody has seen: home itself, or its standby."""
-    seen: list[str | None] = [facts.home_lsn]
-    own_site = _member(context).host.site
+def _home_lsn(context: Context[MeasureParams]) -> str | None:
+    """The highest position that home itself told: to the inspection, or by its shutdown checkpoint. What its
+    standby heard of home ends with the link, so without home's own word the bytes are unknown, not 0."""
+    at = _member(context)
+    seen: list[str | None] = []
     for site, side in postgresql_facts.inspected(context.evidence):
-        names = ("home_lsn",) if site == own_site else ("home_lsn", "lsn")
-        seen += [text for name in names if isinstance(text := side.get(name), str)]
+        if site != at.host.site and isinstance(lsn := side.get("lsn"), str):
+            seen.append(lsn)
+    for step in context.evidence.values():
+        checkpoint = step.get("shutdown_checkpoint")
+        if step.get("host") != at.host.name and isinstance(checkpoint, str) and checkpoint:
+            seen.append(checkpoint)
     return highest(*seen)
 
 

@@ -30,7 +30,9 @@ def _read(journal: Journal, run: str, plan: Plan, seen: dict[str, list[int]]) ->
     started: dict[tuple[str, int], int] = {}
     for record in records:
         event = record.event
-        if isinstance(event, events.StepStarted):
+        if isinstance(event, events.DriverCameUp):
+            started.clear()  # its clock may have begun anew, and what outlived a driver took longer than it takes
+        elif isinstance(event, events.StepStarted):
             started[event.step, event.attempt] = event.at.mono_ns
         elif isinstance(event, events.StepSucceeded):
             begin = started.get((event.step, event.attempt))

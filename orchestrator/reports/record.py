@@ -11,9 +11,10 @@ from orchestrator.core.events import Event
 from orchestrator.core.inputs import At
 from orchestrator.core.plan import Role
 from orchestrator.core.run import Run
-from orchestrator.core.states import SATISFIED
+from orchestrator.core.states import SATISFIED, StepState
 from orchestrator.core.values import duration_text
 from orchestrator.engine.journal import RUN, Journal, moment
+from orchestrator.reports.clocks import Clocks, clocks_of
 from orchestrator.reports.history import names_of
 from orchestrator.reports.state import loss_document, loss_text
 
@@ -24,6 +25,7 @@ def record(journal: Journal, run_id: str) -> dict[str, Any]:
     """The record of one run."""
     run = journal.load(run_id).run
     entries = journal.store.read(RUN + run_id)
+    clocks = clocks_of(entries)
     end = next((e.event.at for e in entries if isinstance(e.event, events.RunFinished)), None)
     return {
         "schema": RECORD_SCHEMA,
@@ -43,17 +45,17 @@ def record(journal: Journal, run_id: str) -> dict[str, Any]:
             "created": moment(run.created.at),
             "order": moment(run.authorised) if run.authorised else None,
             "end": moment(end) if end else None,
-            "order_to_end_seconds": _seconds(run.authorised, end),
+            "order_to_end_seconds": clocks.seconds(run.authorised, end),
         },
         "groups": {
             name: {"services": list(move.services), "epoch_before": move.epoch_seen, "epoch": move.epoch_next}
             for name, move in run.plan.groups.items()
         },
-        "services": {name: _service(run, name) for name in run.plan.services},
+        "services": {name: _service(run, name, clocks) for name in run.plan.services},
         "stated_loss": {unit: loss_document(loss) for unit, loss in sorted(run.losses.items())},
         "fence": _fences(run),
         "decisions": [_decision(e.event) for e in entries if _is_decision(e.event)],
-        "steps": [_step(run, step) for step in run.plan.steps],
+        "steps": [_step(run, step, clocks) for step in run.plan.steps],
         "drivers": run.drivers,
         "debts": list(run.debts),
         "exposures": list(run.exposures),
@@ -66,18 +68,10 @@ def record(journal: Journal, run_id: str) -> dict[str, Any]:
     }
 
 
-def _seconds(begin: At | None, end: At | None) -> float | None:
-    return None if begin is None or end is None else round((end.mono_ns - begin.mono_ns) / 1e9, 4)
-
-
-def _service(run: Run, name: str) -> dict[str, Any]:
+def _service(run: Run, name: str, clocks: Clocks) -> dict[str, Any]:
     facts = run.plan.services[name]
-    served = served_at(run, name)
-    rto = _seconds(run.authorised, served)
-    units = run.plan.groups[facts.group].units
-    losses = [run.losses[unit] for unit in units if unit in run.losses]
-    known = [loss.milliseconds for loss in losses if loss.milliseconds is not None]
-    rpo = max(known) / 1000 if known and len(known) == len(losses) else (None if losses else 0.0)
+    rto = clocks.seconds(run.authorised, served_at(run, name, clocks))
+    rpo_ms, basis = _rpo(run, facts.group)
     return {
         "group": facts.group,
         "tier": facts.tier,
@@ -86,14 +80,46 @@ def _service(run: Run, name: str) -> dict[str, Any]:
         "rto_seconds": rto,
         "rto_objective_seconds": facts.rto_ms / 1000,
         "rto_met": None if rto is None else rto * 1000 <= facts.rto_ms,
-        "rpo_seconds": rpo,
+        "rpo_seconds": None if rpo_ms is None else rpo_ms / 1000,
+        "rpo_basis": basis,
         "rpo_objective_seconds": facts.rpo_ms / 1000,
-        "rpo_met": None if rpo is None else rpo * 1000 <= facts.rpo_ms,
+        "rpo_met": None if rpo_ms is None else rpo_ms <= facts.rpo_ms,
         "mtpd_seconds": facts.mtpd_ms / 1000,
     }
 
 
-def served_at(run: Run, service: str) -> At | None:
+def _rpo(run: Run, group: str) -> tuple[int | None, str]:
+    """What a group's move lost at most, and what says so; None where nothing was measured."""
+    units = run.plan.groups[group].units
+    if not units:
+        return None, "not measured: the group holds no data of its own"
+    found = [(unit, *_lost_by(run, unit)) for unit in units]
+    unknown = [(unit, basis) for unit, lost_ms, basis in found if lost_ms is None]
+    if unknown:
+        return None, "; ".join(f"{unit}: {basis}" for unit, basis in unknown)
+    most = max(found, key=lambda entry: entry[1] or 0)
+    return most[1], f"{most[0]}: {most[2]}"
+
+
+def _lost_by(run: Run, unit: str) -> tuple[int | None, str]:
+    """A stated loss counts, and zero where a planned move proved that all had arrived; nothing else does."""
+    loss = run.losses.get(unit)
+    if loss is not None:
+        return loss.milliseconds, loss.basis
+    states = [(step, run.step(step.id)) for step in run.plan.steps.values() if step.unit == unit]
+    for step, state in states:
+        if state.state is not StepState.SUCCEEDED:
+            continue
+        if step.role is Role.DRAIN:
+            return 0, f"{step.id}: both sites had an equal manifest"
+        if state.evidence.get("drained") is True:
+            return 0, f"{step.id}: everything up to the old side's last record had arrived"
+    if any(s.role is Role.VERIFY and state.state is StepState.SUCCEEDED for s, state in states):
+        return None, "verified as it is here; what never arrived was not measured"
+    return None, "not measured"
+
+
+def served_at(run: Run, service: str, clocks: Clocks) -> At | None:
     """When the last proof from outside came in for a service; None while one is missing."""
     steps = [
         s
@@ -105,7 +131,7 @@ def served_at(run: Run, service: str) -> At | None:
     states = [run.step(step.id) for step in steps]
     if not states or any(state.state not in SATISFIED or state.since is None for state in states):
         return None
-    return max((state.since for state in states if state.since is not None), key=lambda at: at.mono_ns)
+    return max((state.since for state in states if state.since is not None), key=clocks.order)
 
 
 def _fences(run: Run) -> list[dict[str, Any]]:
@@ -149,7 +175,7 @@ def _decision(event: Event) -> dict[str, Any]:
     return {"at": moment(event.at), "what": event.KIND, **{n: getattr(event, n) for n in names}}
 
 
-def _step(run: Run, step_id: str) -> dict[str, Any]:
+def _step(run: Run, step_id: str, clocks: Clocks) -> dict[str, Any]:
     step, state = run.plan.steps[step_id], run.step(step_id)
     return {
         "id": step_id,
@@ -158,7 +184,7 @@ def _step(run: Run, step_id: str) -> dict[str, Any]:
         "state": state.state.value,
         "attempts": state.attempt,
         "started": moment(state.started) if state.started else None,
-        "seconds": _seconds(state.started, state.since),
+        "seconds": clocks.seconds(state.started, state.since),
         "message": state.message or None,
         "reason": state.reason or None,
         "evidence": state.evidence,
@@ -179,7 +205,7 @@ def record_text(document: dict[str, Any], run: Run) -> str:
     ]
     for name, facts in document["services"].items():
         rto = "-" if facts["rto_seconds"] is None else f"{facts['rto_seconds']:.3f} s"
-        rpo = "unknown" if facts["rpo_seconds"] is None else f"{facts['rpo_seconds']:.3f} s"
+        rpo = "-" if facts["rpo_seconds"] is None else f"{facts['rpo_seconds']:.3f} s"
         rto_goal = duration_text(int(facts["rto_objective_seconds"] * 1000))
         rpo_goal = duration_text(int(facts["rpo_objective_seconds"] * 1000))
         lines.append(f"  {name:<22} {rto:>10} / {rto_goal:<13} {rpo:>10} / {rpo_goal}")

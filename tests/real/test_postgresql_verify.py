@@ -125,7 +125,13 @@ def test_measure_of_an_asynchronous_standby(pg_template: Pair, tmp_path: Path) -
             last = time.time_ns()
             pair.kill_site("home")
         inspected = {"x/inspect": {"sites": {"home": {"reachable": True, "lsn": home_lsn}}}}
+        assert (
+            measured(pair)["home_lsn"] is None
+        )  # its standby's view ends with the link: that is not home's word
+        stopped = {"x/stop-h1": {"host": "h1", "shutdown_checkpoint": "7F/0"}}
+        assert measured(pair, {**inspected, **stopped})["home_lsn"] == "7F/0"
         found = measured(pair, inspected)
+        assert found["home_lsn"] == home_lsn
         assert found["durability"] == "local"
         assert abs(found["last_commit_ns"] - last) < 2_000_000_000
         assert found["heartbeat_ns"] <= found["last_commit_ns"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.bootstrap.app import plan_from_text, plan_to_text
-from orchestrator.core.events import RunEvent, StepFailed, StepStarted, StepSucceeded
+from orchestrator.core.events import DriverCameUp, RunEvent, StepFailed, StepStarted, StepSucceeded
 from orchestrator.core.log import Append
 from orchestrator.core.plan import Plan
 from orchestrator.engine.journal import RUN, Journal
@@ -81,3 +81,11 @@ def test_a_very_old_run_is_not_read() -> None:
 
 def test_a_success_without_its_start_is_no_measure() -> None:
     assert expected_ms(log_of([(PLAN, [StepSucceeded(at(1), "db/promote", 3)])]), PLAN)["db/promote"] is None
+
+
+def test_an_attempt_that_outlived_its_driver_is_no_measure() -> None:
+    """After a reboot the monotonic clock begins anew: the difference would be negative."""
+    start, success = took("db/promote", 5)
+    came_up = DriverCameUp(at(1, 7), "i2", 1, "b2", "laptop", "0")
+    found = expected_ms(log_of([(PLAN, [start, came_up, replace(success, at=at(2, 7))])]), PLAN)
+    assert found["db/promote"] is None

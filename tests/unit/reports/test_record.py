@@ -1,0 +1,142 @@
+"""A record states what was measured and what says so; where nothing was, it states no figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.bootstrap.app import plan_from_text, plan_to_text
+from orchestrator.core import events
+from orchestrator.core.log import Append
+from orchestrator.core.model import Operation, Stage
+from orchestrator.core.plan import GroupMove, Plan, Role, ServiceFacts
+from orchestrator.core.values import Json
+from orchestrator.engine.journal import RUN, Journal
+from orchestrator.reports.record import record
+from orchestrator.stores.memory import MemoryStore
+from tests.builders import BOOT_NS, a_plan, a_step, at, created, promotion, stop
+
+REBOOTED_NS = 5_000_000_000  # five seconds after another boot
+
+
+def a_moved(*more: Any, operation: Operation = Operation.FAILOVER, units: Sequence[str] = ("db",)) -> Plan:
+    plan = a_plan(
+        stop("db", "h1"),
+        *promotion("db"),
+        *more,
+        a_step("db/seen", Role.DONE, needs=("db/open",)),
+        operation=operation,
+        fence_hosts={"db": ("h1",)},
+    )
+    steps = {name: replace(step, service="svc") for name, step in plan.steps.items()}
+    facts = ServiceFacts("svc", "g", 1, "ann", "law", 30_000, 10_000, 60_000)
+    move = GroupMove("g", ("svc",), "home", 1, 2, tuple(units), {"db": ("h1",)})
+    return replace(plan, steps=steps, services={"svc": facts}, groups={"g": move})
+
+
+def told(plan: Plan, *history: events.RunEvent) -> dict[str, Any]:
+    store = MemoryStore()
+    store.put_plan(plan.digest, plan_to_text(plan))
+    store.append([Append(RUN + "r1", 0, (created(), *history))])
+    return record(Journal(store, plan_from_text), "r1")
+
+
+def service(plan: Plan, *history: events.RunEvent) -> dict[str, Any]:
+    found: dict[str, Any] = told(plan, *history)["services"]["svc"]
+    return found
+
+
+def up(seconds: float, boot: str = "b1", boot_ns: int = BOOT_NS) -> events.DriverCameUp:
+    return events.DriverCameUp(at(seconds, boot_ns), f"i{seconds}", 1, boot, "laptop", "0")
+
+
+def order(seconds: float) -> tuple[events.RunEvent, ...]:
+    return events.RunReady(at(seconds)), events.RunAuthorised(at(seconds), "ann", "d" * 64, 0, "typed")
+
+
+def did(
+    step: str, seconds: float, boot_ns: int = BOOT_NS, evidence: dict[str, Json] | None = None
+) -> tuple[events.RunEvent, ...]:
+    begun = events.StepStarted(at(seconds, boot_ns), step, 1)
+    return begun, events.StepSucceeded(at(seconds + 0.5, boot_ns), step, 1, evidence or {})
+
+
+def test_a_run_that_was_never_ordered_states_no_figure() -> None:
+    found = service(a_moved(), up(1))
+    assert [found[name] for name in ("rto_seconds", "rto_met", "rpo_seconds", "rpo_met")] == [None] * 4
+    assert found["rpo_basis"] == "db: not measured"
+
+
+def test_a_group_without_data_of_its_own_states_no_loss() -> None:
+    found = service(a_moved(units=()), up(1), *order(2))
+    assert (found["rpo_seconds"], found["rpo_met"]) == (None, None)
+    assert "no data of its own" in found["rpo_basis"]
+
+
+def test_documents_that_were_only_verified_were_not_measured() -> None:
+    found = service(a_moved(), up(1), *order(2), *did("db/verify", 3))
+    assert (found["rpo_seconds"], found["rpo_met"]) == (None, None)
+    assert "verified as it is here" in found["rpo_basis"]
+
+
+def test_a_stated_loss_is_the_figure_and_its_basis() -> None:
+    stated = events.LossStated(at(3), "db", 12_000, 5, 7, "fence proof's time")
+    found = service(a_moved(), up(1), *order(2), stated)
+    assert (found["rpo_seconds"], found["rpo_met"]) == (12.0, False)
+    assert found["rpo_basis"] == "db: fence proof's time"
+
+
+def test_an_unknown_loss_stays_unknown() -> None:
+    stated = events.LossStated(at(3), "db", None, None, None, "no heartbeat")
+    found = service(a_moved(), up(1), *order(2), stated)
+    assert (found["rpo_seconds"], found["rpo_met"], found["rpo_basis"]) == (None, None, "db: no heartbeat")
+
+
+@pytest.mark.parametrize("others", [{}, {"drained": True}])
+def test_a_planned_move_lost_nothing_once_the_last_record_has_arrived(others: dict[str, Json]) -> None:
+    drained = a_step("db/verify-drained", Role.VERIFY, stage=Stage.VERIFY_DATA, mutates=False)
+    plan = a_moved(drained, operation=Operation.SWITCHOVER)
+    found = service(plan, up(1), *order(2), *did("db/verify-drained", 3, evidence=others))
+    assert found["rpo_seconds"] == (0 if others else None)
+    assert ("db/verify-drained" in found["rpo_basis"]) is bool(others)
+
+
+def test_an_equal_manifest_is_a_proof_of_zero_too() -> None:
+    plan = a_moved(a_step("db/drain", Role.DRAIN, stage=Stage.DRAIN), operation=Operation.SWITCHOVER)
+    found = service(plan, up(1), *order(2), *did("db/drain", 3))
+    assert (found["rpo_seconds"], found["rpo_met"]) == (0, True)
+    assert found["rpo_basis"] == "db: db/drain: both sites had an equal manifest"
+
+
+def test_one_unit_that_was_not_measured_leaves_the_group_unknown() -> None:
+    stated = events.LossStated(at(3), "db", 0, 0, 0, "waited")
+    found = service(a_moved(units=("db", "svc/documents")), up(1), *order(2), stated)
+    assert found["rpo_seconds"] is None
+    assert found["rpo_basis"] == "svc/documents: not measured"
+
+
+def test_seconds_are_those_of_the_monotonic_clock_within_one_boot() -> None:
+    found = service(a_moved(), up(1), *order(2), *did("db/seen", 5))
+    assert (found["rto_seconds"], found["rto_met"]) == (3.5, True)
+
+
+def test_seconds_across_a_boot_are_those_of_utc() -> None:
+    """Monotonic clocks would say a negative time, and that the objective was met."""
+    rebooted = up(100, "b2", REBOOTED_NS)
+    found = service(a_moved(), up(1), *order(2), rebooted, *did("db/seen", 101, REBOOTED_NS))
+    assert (found["rto_seconds"], found["rto_met"]) == (99.5, False)
+
+
+def test_a_long_second_boot_is_told_by_its_id() -> None:
+    late = BOOT_NS + 10_000_000_000  # later than the first boot's clock was: only the id tells
+    found = service(a_moved(), up(1), *order(2), up(100, "b2", late), *did("db/seen", 101, late))
+    assert found["rto_seconds"] == 99.5
+
+
+def test_a_utc_clock_that_was_set_back_across_a_boot_gives_no_figure() -> None:
+    history = (up(200), *order(201), up(1, "b2", REBOOTED_NS), *did("db/seen", 2, REBOOTED_NS))
+    found = service(a_moved(), *history)
+    assert (found["rto_seconds"], found["rto_met"]) == (None, None)
