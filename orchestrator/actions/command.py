@@ -10,7 +10,7 @@ from orchestrator.core.model import Host, ProofKind
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded, Unknown
 from orchestrator.core.plan import Parts, Touch, Undo
 from orchestrator.core.values import HostRef, Template
-from orchestrator.errors import ContinuityError, PermanentError, TransientError
+from orchestrator.errors import ContinuityError, InputError, PermanentError, TransientError
 from orchestrator.ports import Completed, Context, Description
 
 OUTPUT_CHARACTERS_MAX = 2_000
@@ -29,7 +29,10 @@ class CommandCheck:
 
 @dataclass(frozen=True, slots=True)
 class CommandParams:
-    """``host`` '': the machine that drives the run. With ``check`` its finding counts, not the exit code."""
+    """``host`` '': the machine that drives the run. With ``check`` its finding counts, not the exit code.
+
+    ``proves`` makes it usable as a fence: then a ``check`` that expects something is a must.
+    """
 
     argv: tuple[Template, ...]
     host: HostRef = ""
@@ -48,6 +51,11 @@ class Run:
     mutates: ClassVar[bool] = True
 
     def describe(self, params: CommandParams, parts: Parts) -> Description:
+        if params.proves is not None and (params.check is None or not params.check.expect):
+            raise InputError(
+                f"{self.kind}: it proves {params.proves} only by a read-back:"
+                " give a `check` with what it must print in `expect`"
+            )
         commands = [shlex.join(params.argv)]
         if params.check is not None:
             expected = f" prints {shlex.quote(params.check.expect)}" if params.check.expect else " exits 0"
@@ -88,8 +96,8 @@ class Run:
         if params.check is not None:
             return self._judge(context, done)
         if done.exit_code != params.expect_exit:
-            return Failed(_ended(params, done), evidence=_evidence(params, done))
-        return Succeeded(_evidence(params, done))
+            return Failed(_ended(params, done), evidence=_evidence(done))
+        return Succeeded(_evidence(done))
 
     def undo(self, context: Context[CommandParams]) -> Outcome:
         return Failed(f"{shlex.join(context.params.argv)} cannot be undone")
@@ -120,7 +128,7 @@ class Run:
         said = seen.stdout.strip()
         if seen.exit_code == 0 and (not check.expect or said == check.expect.strip()):
             evidence: dict[str, Any] = {"check": said[:OUTPUT_CHARACTERS_MAX]}
-            if context.params.proves is not None:
+            if context.params.proves is not None and check.expect:
                 evidence["proof"] = str(context.params.proves)
             return Finding(FindingKind.DONE, "", evidence)
         text = f"{shlex.join(check.argv)}: exit {seen.exit_code}, {said[:200]!r}"
@@ -141,12 +149,10 @@ def _ended(params: CommandParams, done: Completed) -> str:
     return f"{shlex.join(params.argv)}: exit {done.exit_code}{f', {said}' if said else ''}"
 
 
-def _evidence(params: CommandParams, done: Completed) -> dict[str, Any]:
-    evidence: dict[str, Any] = {
+def _evidence(done: Completed) -> dict[str, Any]:
+    """An exit code proves nothing about the site: only a check does, and that has evidence of its own."""
+    return {
         "exit_code": done.exit_code,
         "stdout": done.stdout[-OUTPUT_CHARACTERS_MAX:],
         "stderr": done.stderr[-OUTPUT_CHARACTERS_MAX:],
     }
-    if params.proves is not None and done.exit_code == params.expect_exit:
-        evidence["proof"] = str(params.proves)
-    return evidence

@@ -39,7 +39,8 @@ class RequestParams:
     """``expect_status`` 0: any 2xx. A header may be a secret reference as a whole.
 
     With ``check`` the step ends when the check is satisfied (a controller's read-back, not its exit
-    code); without it the answer itself must be as expected. ``proves`` makes it usable as a fence.
+    code); without it the answer itself must be as expected. ``proves`` makes it usable as a fence: then
+    a ``check`` that expects a value is a must.
     """
 
     method: str
@@ -65,6 +66,11 @@ class Request:
     mutates: ClassVar[bool] = True
 
     def describe(self, params: RequestParams, parts: Parts) -> Description:
+        if params.proves is not None and (params.check is None or not params.check.json):
+            raise InputError(
+                f"{self.kind}: it proves {params.proves} only by a read-back:"
+                " give a `check` with the `json` that it must read"
+            )
         body = "" if params.json is None else " " + json.dumps(params.json, sort_keys=True)
         commands = [f"{params.method} {params.url}{body}"]
         touches = [touch(params.url, parts)]
@@ -174,7 +180,7 @@ class Request:
 
     def _evidence(self, params: RequestParams, status: int, facts: Mapping[str, Any]) -> dict[str, Any]:
         evidence: dict[str, Any] = {"status": status, **facts}
-        if params.proves is not None:
+        if params.proves is not None and params.check is not None and params.check.json:
             evidence["proof"] = str(params.proves)
         return evidence
 

@@ -17,6 +17,12 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 DECLARE = "declare"
 DEMOTES = ("postgresql.stop", "files.stop-replicator")
 RUNS_ON_A_HOST = "command.run"
+READ_BACK = {
+    "http.request": ("json", "check: {url: …, json: {PowerState: 'Off'}}"),
+    "command.run": ("expect", "check: {argv: [bmc, status], expect: 'off'}"),
+}
+"""What their ``check`` must expect before they prove anything, and how that is written."""
+SEEN_FROM_OUTSIDE = (ProofKind.POWER_OFF, ProofKind.NETWORK_CUT, ProofKind.LEASE_EXPIRED)
 ROLES = ("control", "replication", "rewind")
 ARGUMENTS_FROM_COMPONENT = ("postgresql.", "files.", "service.")
 """Fences whose arguments the component fills in: they are bound when a plan is compiled."""
@@ -170,6 +176,8 @@ def _check_fence(sources: Sources, parsed: Parsed, fence: Fence, site: str, inde
     if fence.on and fence.action != RUNS_ON_A_HOST:
         message = f"`on` names a host, and `{fence.action}` runs on none"
         sources.note(parsed, (*place, "on"), message, f"remove `on`; it is for `{RUNS_ON_A_HOST}`")
+    if fence.proves in SEEN_FROM_OUTSIDE and fence.action in READ_BACK:
+        _check_read_back(sources, parsed, fence, place)
     if is_declare and fence.with_:
         sources.note(parsed, (*place, "with"), "`declare` takes no arguments", "remove `with`")
     catalog = sources.catalog
@@ -192,6 +200,20 @@ def _check_fence(sources: Sources, parsed: Parsed, fence: Fence, site: str, inde
         if fence.action == RUNS_ON_A_HOST and fence.on and "host" not in arguments:
             arguments["host"] = fence.on
         try_bind(sources, parsed, (*place, "with"), fence.action, arguments, values)
+
+
+def _check_read_back(sources: Sources, parsed: Parsed, fence: Fence, place: tuple[str | int, ...]) -> None:
+    """An order that was taken is no proof: what counts is what the controller says afterwards."""
+    expects, example = READ_BACK[fence.action]
+    check = fence.with_.get("check")
+    if not isinstance(check, Mapping):
+        message = f"`{fence.action}` proves `{fence.proves.value}` only by a read-back, and it has no `check`"
+        hint = f"write how to see it, not only how to order it: {example}"
+        sources.note(parsed, (*place, "with"), message, hint)
+    elif not check.get(expects):
+        message = f"a `check` that expects nothing proves no `{fence.proves.value}`"
+        hint = f"say what it must read: {example}"
+        sources.note(parsed, (*place, "with", "check"), message, hint)
 
 
 def try_bind(

@@ -190,9 +190,12 @@ def _estate() -> Estate:
         fences={
             "home": (
                 Fence(ProofKind.DEMOTED, "postgresql.stop"),
-                Fence(ProofKind.POWER_OFF, "command.run", "bmc", {"argv": ["power", "off", "${host.name}"]}),
+                Fence(ProofKind.POWER_OFF, "command.run", "bmc",
+                      {"argv": ["power", "off", "${host.name}"],
+                       "check": {"argv": ["power", "status", "${host.name}"], "expect": "off"}}),
                 Fence(ProofKind.NETWORK_CUT, "http.request", None,
-                      {"method": "POST", "url": "http://10.2.0.9/cut/${host.address}"}),
+                      {"method": "POST", "url": "http://10.2.0.9/cut/${host.address}",
+                       "check": {"url": "http://10.2.0.9/cut/${host.address}", "json": {"cut": True}}}),
                 Fence(ProofKind.SITE_LOST, "declare"),
             ),
             "embassy": (Fence(ProofKind.DEMOTED, "postgresql.stop"), Fence(ProofKind.SITE_LOST, "declare")),

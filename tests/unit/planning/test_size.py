@@ -30,6 +30,7 @@ from orchestrator.core.model import (
     Runbook,
     Site,
 )
+from orchestrator.core.values import Json
 from orchestrator.planning.codec import plan_to_json
 from orchestrator.planning.flow import expectations, waves
 from orchestrator.planning.render import plan_text
@@ -39,6 +40,10 @@ SECRET = "secret://file/x"
 SERVICES = 1_000
 GROWTH_MAX = 20.0  # ten times the services: ten times the work, with room for a noisy machine
 ROUNDS = 2
+OFF: dict[str, Json] = {
+    "argv": ["off", "${host.name}"],
+    "check": {"argv": ["is-on", "${host.name}"], "expect": "no"},
+}
 
 
 def estate_of(count: int) -> Books:
@@ -62,7 +67,7 @@ def estate_of(count: int) -> Books:
         {"ph": Proxy("ph", "h0", "s", "c", "st", "ep", "192.0.2.1"),
          "pe": Proxy("pe", "e0", "s", "c", "st", "ep", "198.51.100.1")},
         {"nh": NameServer("nh", "home", "192.0.2.2"), "ne": NameServer("ne", "embassy", "198.51.100.2")},
-        {"home": (Fence(ProofKind.POWER_OFF, "command.run", "e0", {"argv": ["off", "${host.name}"]}),)},
+        {"home": (Fence(ProofKind.POWER_OFF, "command.run", "e0", OFF),)},
     )  # fmt: skip
     return Books(estate, books)
 

@@ -53,7 +53,13 @@ def test_the_estate_says_what_stands_in_the_file(loaded: Loaded) -> None:
     assert found.sites["embassy"] == Site("embassy", "embassy", "LU", ("10.2.0.0/16",), "Agreement of 2017")
     assert found.sites["home"].role == "home"
     assert found.fences["home"][1] == Fence(
-        ProofKind.POWER_OFF, "command.run", "e1", {"argv": ["bmc", "off", "${host.name}"]}
+        ProofKind.POWER_OFF,
+        "command.run",
+        "e1",
+        {
+            "argv": ["bmc", "off", "${host.name}"],
+            "check": {"argv": ["bmc", "state", "${host.name}"], "expect": "off"},
+        },
     )
     cluster = found.clusters["registers-db"]
     assert (cluster.name, cluster.port, cluster.durability) == ("registers-db", 5432, "remote")

@@ -25,7 +25,7 @@ class TwoActions:
     """A catalog that knows two actions and what they must be given."""
 
     known: Mapping[str, tuple[frozenset[str], frozenset[str]]] = {
-        "http.request": (frozenset({"method", "url"}), frozenset({"headers", "json"})),
+        "http.request": (frozenset({"method", "url"}), frozenset({"headers", "json", "check"})),
         "command.run": (frozenset({"argv"}), frozenset({"host", "check"})),
         "postgresql.stop": (frozenset({"cluster", "host"}), frozenset()),
     }
