@@ -2,17 +2,19 @@
 
 Group state comes from evidence, not from one machine's file (semantics 3.1): epoch rows, roles and
 replication are compared. Where they disagree, nothing is concluded and people must name the site.
+What the log knows already is never taken back by silence: epochs only grow, a group that nothing
+speaks of stays where it is, and a split brain is ended by ``resolve`` alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.claims import Claimed, contradictions, newest
 from orchestrator.core.events import GroupAdopted, GroupResolved
-from orchestrator.core.groups import GroupState, label
+from orchestrator.core.groups import GroupState, check_group, evolve_group, label
 from orchestrator.core.model import group_of
 from orchestrator.engine.clock import now
 from orchestrator.errors import InputError, RefusedError
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What the evidence says of one group. ``active`` "" = it does not say."""
+    """What the evidence says of one group. ``active`` "" = it does not say.
+
+    ``epoch``: the highest that the log or anything else knows. ``named``: the sites that the newest of
+    the evidence names. ``writers``: the sites that take writes now, by cluster, where they are several.
+    """
 
     group: str
     active: str
@@ -32,6 +38,8 @@ class Conclusion:
     protection: str
     evidence: Mapping[str, Any]
     doubts: tuple[str, ...]
+    named: frozenset[str] = frozenset()
+    writers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def groups_of(app: App) -> list[str]:
@@ -48,34 +56,53 @@ def conclude(app: App, wanted: list[str]) -> list[Conclusion]:
     if unknown:
         raise InputError(f"no group {', '.join(unknown)} in this estate; it has: {', '.join(known)}")
     seen = evidence_now(app)
-    return [_conclude(app, name, [each for each in seen if each.group == name]) for name in wanted]
+    states = app.journal.groups() if app.has_log else {}
+    return [
+        _conclude(app, states.get(name, GroupState(name)), [each for each in seen if each.group == name])
+        for name in wanted
+    ]
 
 
-def _conclude(app: App, group: str, seen: list[Looked]) -> Conclusion:
+def _conclude(app: App, known: GroupState, seen: list[Looked]) -> Conclusion:
     from orchestrator.bootstrap.observe import CLAIMS, INSPECT
 
     clusters = {each.unit: each.evidence for each in seen if each.kind == INSPECT}
     claims = [claim for each in seen if each.kind == CLAIMS for claim in _claims(each.evidence)]
     doubts = [text for each in seen if each.kind == CLAIMS for text in each.evidence.get("silent", ())]
     evidence = {each.unit: each.evidence for each in seen}
+    claims = [claim for claim in claims if claim.run not in known.taken_back]
     top, named = newest(claims)
     if clusters:
-        of_rows = _of_clusters(clusters)
-        doubts = [*of_rows.doubts, *doubts]
-        doubts += contradictions(claims, of_rows.epoch, of_rows.active) if of_rows.active else []
-        epoch = max(of_rows.epoch, top)
-        is_known = of_rows.active and not contradictions(claims, of_rows.epoch, of_rows.active)
-        active = of_rows.active if is_known else ""
-        return Conclusion(group, active, epoch, of_rows.protection, evidence, tuple(doubts))
+        rows = _of_clusters(clusters)
+        against = contradictions(claims, rows.epoch, rows.active) if rows.active else []
+        newest_named = named if top > rows.epoch else rows.named
+        return Conclusion(
+            known.name, "" if against else rows.active, max(rows.epoch, top, known.epoch), rows.protection,
+            evidence, (*rows.doubts, *doubts, *against), newest_named, _several(clusters),
+        )  # fmt: skip
     home = next((s.name for s in app.loaded.estate.sites.values() if s.role == "home"), "")
+    if not claims and known.adopted:
+        doubts.append("nothing carries a claim of this group: it stays as the log knows it")
+        return Conclusion(known.name, known.active, known.epoch, known.protection, evidence, tuple(doubts))
     if not claims:
         doubts.append("nothing carries a claim of this group: home is assumed, people must know better")
-        return Conclusion(group, home, 1, "protected", evidence, tuple(doubts))
+        return Conclusion(known.name, home, 1, "protected", evidence, tuple(doubts))
     if len(named) > 1:
         doubts.append(f"epoch {top} is claimed for {' and '.join(sorted(named))}")
     active = next(iter(named)) if len(named) == 1 else ""
-    protection = "protected" if active == home else "unprotected"
-    return Conclusion(group, active, top, protection, evidence, tuple(doubts))
+    if active == known.active:
+        protection = known.protection
+    else:
+        protection = "protected" if active == home else "unprotected"
+    return Conclusion(known.name, active, max(top, known.epoch), protection, evidence, tuple(doubts), named)
+
+
+def _several(clusters: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """The sites that take writes, of each cluster where they are more than one."""
+    from orchestrator.bootstrap.observe import writers
+
+    found = {unit: tuple(writers(seen)) for unit, seen in clusters.items()}
+    return {unit: sites for unit, sites in found.items() if len(sites) > 1}
 
 
 def _claims(evidence: Mapping[str, Any]) -> list[Claimed]:
@@ -93,13 +120,13 @@ class _Rows:
     epoch: int
     protection: str
     doubts: tuple[str, ...]
+    named: frozenset[str]  # by the rows of the highest epoch
 
 
 def _of_clusters(clusters: Mapping[str, Mapping[str, Any]]) -> _Rows:
     doubts: list[str] = []
     writers: set[str] = set()
-    named: set[str] = set()
-    epochs = [0]
+    rows: set[tuple[int, str]] = set()
     streaming = True
     for unit, found in clusters.items():
         sites = found.get("sites") or {}
@@ -109,43 +136,84 @@ def _of_clusters(clusters: Mapping[str, Mapping[str, Any]]) -> _Rows:
             if not seen.get("reachable"):
                 doubts.append(f"{unit}: {name} does not answer ({seen.get('error') or 'no answer'})")
             for row in (seen.get("writers") or {}).values():
-                named.add(row["site"])
-                epochs.append(row["epoch"])
+                rows.add((row["epoch"], row["site"]))
         if len(primaries) > 1:
             doubts.append(f"{unit}: {' and '.join(primaries)} both take writes")
         streaming = streaming and any(seen.get("streaming") for seen in sites.values())
+    named = {site for _, site in rows}
+    epoch = max((number for number, _ in rows), default=0)
     if writers != named:
         doubts.append(
             f"epoch rows name {', '.join(sorted(named)) or 'no site'}, primaries are at "
             f"{', '.join(sorted(writers)) or 'no site'}"
         )
     active = writers.pop() if len(writers) == 1 and writers == named else ""
-    return _Rows(active, max(epochs), "protected" if streaming and active else "unprotected", tuple(doubts))
+    protection = "protected" if streaming and active else "unprotected"
+    newest_named = frozenset(site for number, site in rows if number == epoch)
+    return _Rows(active, epoch, protection, tuple(doubts), newest_named)
 
 
 def adopt(app: App, conclusion: Conclusion, by: str, active: str | None) -> GroupState:
-    """Write the group's first event (or a new one, after a disagreement)."""
-    site = active or conclusion.active
+    """Write the group's first event (or a new one, after a disagreement).
+
+    RefusedError where the evidence does not say and people did not either, and where it would override
+    what the log knows: a split brain, a later epoch, an active site that nothing but people contradicts.
+    """
+    from orchestrator.bootstrap.observe import journal_conflict
+
+    if active is not None and active not in app.loaded.estate.sites:
+        raise InputError(f"--active {active}: no such site; sites: {', '.join(app.loaded.estate.sites)}")
+    name = conclusion.group
+    for unit, sites in conclusion.writers.items():
+        journal_conflict(app, name, unit, list(sites))
+    at = now(app.clock)
+
+    def decide(state: GroupState) -> GroupAdopted:
+        _must_be_adoptable(state)
+        site = active or conclusion.active
+        _must_be_said(conclusion, state, site, active)
+        event = GroupAdopted(
+            at, name, site, max(1, conclusion.epoch, state.epoch), conclusion.protection, by,
+            {**conclusion.evidence, "doubts": list(conclusion.doubts)},
+        )  # fmt: skip
+        broken = check_group(state, evolve_group(state, event), state.claim) if state.adopted else []
+        if broken:
+            raise RefusedError("; ".join(broken), ("continuity status", f"continuity failover --to {site}"))
+        return event
+
+    state = app.journal.append_group(name, decide)
+    for unit, sites in conclusion.writers.items():  # of a group that this log had never seen
+        journal_conflict(app, name, unit, list(sites))
+    return app.journal.group(name) if conclusion.writers else state
+
+
+def _must_be_adoptable(state: GroupState) -> None:
+    if state.claim:
+        raise RefusedError(
+            f"group {state.name} is held by run {state.claim}", (f"continuity status {state.claim}",)
+        )
+    if state.conflict:
+        raise RefusedError(
+            f"group {state.name} is split_brain: people decide first whose history stands",
+            (f"continuity resolve {state.name} --keep SITE --reason TEXT",),
+        )
+
+
+def _must_be_said(conclusion: Conclusion, state: GroupState, site: str, active: str | None) -> None:
+    """The site comes from the evidence, or from people where the evidence leaves it open."""
     if not site:
         raise RefusedError(
             f"group {conclusion.group}: the evidence does not say which site writes: "
             + "; ".join(conclusion.doubts),
             (f"continuity adopt {conclusion.group} --active SITE --by NAME",),
         )
-    at = now(app.clock)
-    event = GroupAdopted(
-        at, conclusion.group, site, max(1, conclusion.epoch), conclusion.protection, by,
-        {**conclusion.evidence, "doubts": list(conclusion.doubts)},
-    )  # fmt: skip
-
-    def decide(state: GroupState) -> GroupAdopted:
-        if state.claim:
-            raise RefusedError(
-                f"group {state.name} is held by run {state.claim}", (f"continuity status {state.claim}",)
-            )
-        return event
-
-    return app.journal.append_group(conclusion.group, decide)
+    if active and state.adopted and active != state.active and active not in conclusion.named:
+        seen = " and ".join(sorted(conclusion.named)) or "no site"
+        raise RefusedError(
+            f"group {state.name} is {label(state)} in this log, and nothing names {active} (the newest evidence"
+            f" names {seen}): it is moved by a run",
+            (f"continuity switchover --to {active}", f"continuity failover --to {active}"),
+        )
 
 
 def adopt_all(app: App, by: str) -> list[GroupState]:

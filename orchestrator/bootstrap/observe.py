@@ -243,10 +243,10 @@ def look_for_conflicts(app: App) -> Seen:
         for site, seen in (found.get("sites") or {}).items():
             state = seen.get("role", "unknown") if seen.get("reachable") else "does not answer"
             lines.append(f"  {unit} at {site}: {state}")
-        writers = _writers(found)
-        if len(writers) > 1:
-            lines.append(f"  {unit}: SPLIT BRAIN: {' and '.join(writers)} take writes")
-            _journal_conflict(app, group, unit, writers)
+        several = writers(found)
+        if len(several) > 1:
+            lines.append(f"  {unit}: SPLIT BRAIN: {' and '.join(several)} take writes")
+            journal_conflict(app, group, unit, several)
     return Seen(document, "\n".join(lines))
 
 
@@ -256,19 +256,20 @@ def journal_conflicts(app: App, plan: Plan) -> None:
     steps = [step for step in plan.steps.values() if step.action.kind == INSPECT]
     found = _perform(app, plan, steps)
     for step in steps:
-        writers = _writers(found[step.id].get("evidence") or {})
-        if len(writers) > 1:
-            _journal_conflict(app, step.group, step.unit, writers)
+        several = writers(found[step.id].get("evidence") or {})
+        if len(several) > 1:
+            journal_conflict(app, step.group, step.unit, several)
 
 
-def _writers(found: Mapping[str, Any]) -> list[str]:
+def writers(found: Mapping[str, Any]) -> list[str]:
     """The sites of an inspection that take writes."""
     return [site for site, seen in (found.get("sites") or {}).items() if seen.get("serves_writes")]
 
 
-def _journal_conflict(app: App, group: str, unit: str, writers: list[str]) -> None:
+def journal_conflict(app: App, group: str, unit: str, sites: list[str]) -> None:
+    """Write into the log that several sites take writes, unless it knows or people have resolved it."""
     at = now(app.clock)
-    evidence: dict[str, Json] = {"cluster": unit, "writers": list(writers)}
+    evidence: dict[str, Json] = {"cluster": unit, "writers": list(sites)}
 
     def decide(state: GroupState) -> GroupConflictSeen | None:
         known = state.conflict or state.is_resolved or not state.adopted

@@ -62,10 +62,11 @@ def evolve_group(state: GroupState, event: GroupEvent) -> GroupState:
                 epoch=event.epoch,
                 protection=event.protection,
                 conflict=False,
-                is_resolved=False,
+                is_resolved=state.is_resolved
+                and (event.active, event.protection) == (state.active, "unprotected"),
                 adopted=True,
                 reserved=max(state.reserved, event.epoch),
-                taken_back=(),
+                taken_back=() if event.epoch >= state.reserved else state.taken_back,
             )
         case events.GroupClaimed():
             return replace(

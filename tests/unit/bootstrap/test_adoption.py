@@ -1,0 +1,145 @@
+"""Adopting a group never overrides what the log knows: epochs, the active site, a split brain."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.bootstrap import adoption
+from orchestrator.bootstrap.app import App
+from orchestrator.bootstrap.observe import CLAIMS, INSPECT, Looked
+from orchestrator.core import events
+from orchestrator.core.groups import GroupState, fold_group, label
+from orchestrator.core.moment import At
+from orchestrator.errors import InputError, RefusedError
+from orchestrator.settings import Settings
+from tests.unit.planning import estates
+
+GROUP = "registers"
+AT = At(1, 1)
+HOME = events.GroupAdopted(AT, GROUP, "home", 1, "protected", "ann")
+CLAIMED = events.GroupClaimed(AT, GROUP, "r1", "ann", "laptop", 2)
+ABROAD = (
+    HOME,
+    CLAIMED,
+    events.GroupGranted(AT, GROUP, "r1", "embassy", 2, "protected"),
+    events.GroupReleased(AT, GROUP, "r1", "done"),
+)
+SPLIT = (*ABROAD, events.GroupConflictSeen(AT, GROUP))
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    shutil.copytree(estates.GOOD, tmp_path / "estate")
+    made = App(Settings(tmp_path / "estate" / "estate.yaml"))
+    yield made
+    made.close()
+
+
+def known(app: App, *history: Any) -> GroupState:
+    for event in history:
+        app.journal.append_group(GROUP, lambda _, event=event: event)
+    return app.journal.group(GROUP)
+
+
+def rows(*sites: tuple[str, str, int, str]) -> list[Looked]:
+    """One cluster as an inspection saw it: (site, role, the epoch of its row, the site of its row)."""
+    seen = {
+        site: {
+            "reachable": True,
+            "role": role,
+            "serves_writes": role == "primary",
+            "streaming": True,
+            "writers": {"population": {"epoch": epoch, "site": named}},
+        }
+        for site, role, epoch, named in sites
+    }
+    return [Looked(GROUP, "registers-db", INSPECT, {"sites": seen}, "")]
+
+
+def claims(*found: tuple[int, str, str]) -> list[Looked]:
+    told = [
+        {"where": "dns", "at": site, "epoch": epoch, "site": site, "run": run} for epoch, site, run in found
+    ]
+    return [Looked(GROUP, GROUP, CLAIMS, {"claims": told}, "")]
+
+
+def adopt(app: App, seen: list[Looked], active: str | None = None) -> GroupState:
+    state = app.journal.group(GROUP)
+    return adoption.adopt(app, adoption._conclude(app, state, seen), "ann", active)
+
+
+BOTH = rows(("home", "primary", 1, "home"), ("embassy", "primary", 2, "embassy"))
+
+
+def test_a_group_that_nothing_speaks_of_stays_as_the_log_knows_it(app: App) -> None:
+    known(app, *ABROAD)
+    after = adopt(app, [])
+    assert (after.active, after.epoch, after.protection) == ("embassy", 2, "protected")
+
+
+def test_a_group_that_the_log_never_saw_is_at_home(app: App) -> None:
+    after = adopt(app, [])
+    assert (after.active, after.epoch) == ("home", 1)
+
+
+def test_newer_evidence_moves_an_old_log(app: App) -> None:
+    known(app, HOME)
+    after = adopt(app, rows(("home", "standby", 2, "embassy"), ("embassy", "primary", 2, "embassy")))
+    assert (after.active, after.epoch, after.protection) == ("embassy", 2, "protected")
+
+
+def test_older_evidence_moves_nothing(app: App) -> None:
+    before = known(app, *ABROAD)
+    with pytest.raises(RefusedError, match="one-site-per-epoch"):
+        adopt(app, rows(("home", "primary", 1, "home")))
+    assert app.journal.group(GROUP) == before
+
+
+def test_people_alone_do_not_move_a_known_group(app: App) -> None:
+    before = known(app, *ABROAD)
+    with pytest.raises(RefusedError, match="nothing names home") as refused:
+        adopt(app, [], "home")
+    assert refused.value.instead[0] == "continuity switchover --to home"
+    assert app.journal.group(GROUP) == before
+    with pytest.raises(InputError, match="no such site"):
+        adopt(app, [], "mars")
+
+
+def test_a_split_brain_is_ended_by_resolve_alone(app: App) -> None:
+    before = known(app, *SPLIT)
+    for active in (None, "embassy"):
+        with pytest.raises(RefusedError, match="split_brain") as refused:
+            adopt(app, BOTH, active)
+        assert refused.value.instead == (f"continuity resolve {GROUP} --keep SITE --reason TEXT",)
+    assert app.journal.group(GROUP) == before
+
+
+def test_two_writers_that_nobody_had_seen_yet_are_a_split_brain_first(app: App) -> None:
+    known(app, *ABROAD)
+    with pytest.raises(RefusedError, match="split_brain"):
+        adopt(app, BOTH, "embassy")
+    assert label(app.journal.group(GROUP)) == "split_brain"
+
+
+def test_two_writers_of_a_new_log_are_adopted_as_a_split_brain(app: App) -> None:
+    after = adopt(app, BOTH, "embassy")
+    assert (after.active, after.epoch, label(after)) == ("embassy", 2, "split_brain")
+
+
+def test_what_a_run_that_was_taken_back_left_behind_says_nothing(app: App) -> None:
+    before = known(app, HOME, CLAIMED, events.GroupReleased(AT, GROUP, "r1", "aborted"))
+    assert before.taken_back == ("r1",)
+    after = adopt(app, claims((2, "embassy", "r1")))
+    assert (after.active, after.epoch, after.reserved) == ("home", 1, 2)
+    assert after.taken_back == ("r1",)
+
+
+def test_adopting_again_does_not_forget_that_people_resolved() -> None:
+    resolved = (*SPLIT, events.GroupResolved(AT, GROUP, "embassy", "ann", "reason"))
+    again = events.GroupAdopted(AT, GROUP, "embassy", 2, "unprotected", "ann")
+    assert fold_group(GROUP, [*resolved, again]).is_resolved
