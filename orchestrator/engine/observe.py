@@ -12,7 +12,8 @@ from orchestrator.core.run import Run
 
 QUEUE_MAX = 2_000
 CLOSE_SECONDS = 1.0
-Item: TypeAlias = "tuple[Run, tuple[RunEvent, ...]] | None"
+DRAIN_SECONDS = 1.0
+Item: TypeAlias = "tuple[Run, tuple[RunEvent, ...]] | threading.Event | None"
 
 
 class Aside:
@@ -33,7 +34,19 @@ class Aside:
 
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
-            self._observer(*item)
+            if isinstance(item, threading.Event):
+                item.set()
+            else:
+                self._observer(*item)
+
+    def drain(self, seconds_max: float = DRAIN_SECONDS) -> bool:
+        """Wait until the observer was told all that is queued now. False if it did not get there in time."""
+        told = threading.Event()
+        try:
+            self._queue.put(told, timeout=seconds_max)
+        except queue.Full:
+            return False
+        return told.wait(seconds_max)
 
     def close(self) -> None:
         """Let the observer finish what is queued, for at most CLOSE_SECONDS."""
