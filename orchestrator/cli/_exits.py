@@ -1,19 +1,22 @@
 """Decides the exit codes, and how an error becomes a message and a code. Documented in the README.
 
-0 done · 1 bug · 2 input · 3 refused · 4 held · 5 aborted or undone · 6 partial
+0 done · 1 bug · 2 input · 3 refused · 4 held · 5 aborted or undone · 6 partial · 130 stopped by Ctrl-C
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from orchestrator.core.states import RunState
 from orchestrator.errors import ContinuityError, InputError, InvariantBroken, JournalError, RefusedError
 
 DONE, BUG, INPUT, REFUSED, HELD, ABORTED, PARTIAL = range(7)
+STOPPED = 130
 
 OF_RUN = {
     RunState.DONE: DONE,
@@ -27,6 +30,31 @@ def of_run(state: RunState) -> int:
     return OF_RUN.get(state, HELD)
 
 
+class RunStands(ContinuityError):
+    """The log cannot be written while a run exists: what stands, and how to go on once it can."""
+
+    def __init__(self, run: str, cause: JournalError) -> None:
+        super().__init__(
+            f"{cause}. {run} exists: its state is as the log has it, and what was begun may still take effect. "
+            "Make room for the log, then look and go on"
+        )
+        self.instead = (f"continuity status {run}", f"continuity resume {run}")
+
+
+@contextmanager
+def run_stands(run: str) -> Iterator[None]:
+    """Once a run exists, nobody may be told that nothing was changed when the log fails."""
+    try:
+        yield
+    except JournalError as error:
+        raise RunStands(run, error) from error
+
+
+def again(*options: str) -> str:
+    """This very command, with more options: what is offered can be copied."""
+    return shlex.join(["continuity", *sys.argv[1:], *options])
+
+
 def guarded(call: Callable[[], None]) -> int:
     """Run a command; turn what it raises into one message on stderr and an exit code."""
     try:
@@ -35,6 +63,8 @@ def guarded(call: Callable[[], None]) -> int:
         return _say("input", INPUT, str(error), ())
     except RefusedError as error:
         return _say("refused", REFUSED, error.message, error.instead)
+    except RunStands as error:
+        return _say("held: the log cannot be written", HELD, str(error), error.instead)
     except JournalError as error:
         return _say("the log cannot be used; nothing was changed", REFUSED, str(error), ())
     except InvariantBroken as error:
@@ -43,7 +73,10 @@ def guarded(call: Callable[[], None]) -> int:
         return _say("refused", REFUSED, str(error), ())
     except KeyboardInterrupt:
         return _say(
-            "stopped", 130, "this process no longer drives; the log keeps every fact", ("continuity status",)
+            "stopped",
+            STOPPED,
+            "this process no longer drives; the log keeps every fact",
+            ("continuity status",),
         )
     except BrokenPipeError:
         return DONE

@@ -23,4 +23,7 @@ EstateOption = Annotated[
 ]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="text, or one JSON document.")]
 ByOption = Annotated[str | None, typer.Option("--by", help="Who orders this; stands in the record.")]
+SignedOption = Annotated[
+    str | None, typer.Option("--by", help="Who signs this, by name; or CONTINUITY_BY. Stands in the record.")
+]
 RunArgument = Annotated[str | None, typer.Argument(help="The run; default: the one that is open.")]

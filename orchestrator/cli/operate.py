@@ -20,7 +20,7 @@ from orchestrator.cli.plan import (
     show,
 )
 from orchestrator.cli.verbs import loss_limit_ms, who
-from orchestrator.core.inputs import LOSS_UNKNOWN, Abort, Confirm, Resume
+from orchestrator.core.inputs import Abort, Confirm, Resume
 from orchestrator.core.model import Operation
 from orchestrator.core.run import Run
 from orchestrator.core.states import RunState, StepState
@@ -45,6 +45,9 @@ HealthyOption = Annotated[
     bool, typer.Option("--even-if-healthy", help="Go on although the site to be left answers and serves.")
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why this run; stands in the record.")]
+
+TRIES_MAX = 3
+"""How often a phrase is asked for before no answer, or another one, counts as no."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,24 +148,35 @@ def resume(
     """
     from orchestrator.bootstrap.app import open_app
     from orchestrator.bootstrap.operations import changed_sources, changed_text, open_run
+    from orchestrator.cli import _acceptance as acceptance
     from orchestrator.engine import lock
     from orchestrator.engine.clock import now
 
     flags = Flags(who(by), yes, accept_loss, even_if_healthy, output)
+    limit = loss_limit_ms(accept_loss)
     app = open_app(estate)
     tracked = app.journal.load(open_run(app.journal, run))
     if tracked.run.is_final:
         raise RefusedError(
             f"{tracked.run.id} is over: {tracked.run.state}", (f"continuity report {tracked.run.id}",)
         )
+    if limit and not acceptance.may_lose(tracked.run):
+        raise RefusedError(
+            f"{tracked.run.id} is planned and loses nothing: there is no loss to accept",
+            (f"continuity resume {tracked.run.id}",),
+        )
     pid = lock.driver_pid(app.settings.log_folder, tracked.run.id)
     if pid:
-        app.journal.submit(tracked, Resume(now(app.clock), flags.by, loss_limit_ms(accept_loss)))
+        with _exits.run_stands(tracked.run.id):
+            app.journal.submit(tracked, Resume(now(app.clock), flags.by, limit))
         say(
             f"{tracked.run.id} is driven by process {pid}; it goes on there: continuity watch {tracked.run.id}"
         )
+        if output is Output.JSON:
+            _show_end(app, tracked.run, output, pid)
         raise typer.Exit(_exits.DONE)
-    _must_be_able_to_ask(flags)
+    if acceptance.will_be_asked(tracked.run):
+        _must_be_able_to_ask(flags, is_open=True)
     changed = changed_sources(app, tracked.run)
     if changed:
         say(changed_text(changed))
@@ -176,9 +190,9 @@ def take_up(app: App, tracked: Tracked, flags: Flags) -> int:
     from orchestrator.bootstrap.operations import driving
     from orchestrator.engine.clock import now
 
-    with driving(app, tracked) as driver:
+    with _exits.run_stands(tracked.run.id), driving(app, tracked) as driver:
         if driver.run.authorised and driver.run.state is not RunState.ABORTING:
-            accepted = _accept_again(driver, flags)
+            accepted = _accept_again(app, driver, flags)
             driver.tell(Resume(now(app.clock), flags.by, accepted))
         elif driver.run.state is RunState.PAUSED:
             driver.tell(Resume(now(app.clock), flags.by))
@@ -212,14 +226,15 @@ def set_out(app: App, plan: Plan, flags: Flags, reason: str) -> int:
 
     tracked = begin(app, plan, flags.by, reason)
     say(f"{tracked.run.id}: preflight; from another terminal: continuity watch {tracked.run.id}")
-    with driving(app, tracked) as driver:
+    with _exits.run_stands(tracked.run.id), driving(app, tracked) as driver:
         return _conduct(app, driver, flags)
 
 
-def _must_be_able_to_ask(flags: Flags) -> None:
+def _must_be_able_to_ask(flags: Flags, *, is_open: bool = False) -> None:
     if not flags.is_confirmed and not sys.stdin.isatty():
         raise RefusedError(
-            "a run needs a typed confirmation, and there is no terminal to ask on", ("… --yes", "… --dry-run")
+            "a run needs a typed confirmation, and there is no terminal to ask on",
+            (_exits.again("--yes"), *(() if is_open else (_exits.again("--dry-run"),))),
         )
     loss_limit_ms(flags.accept_loss)
 
@@ -229,6 +244,7 @@ def _conduct(app: App, driver: Driver, flags: Flags) -> int:
     on_terminal = sys.stdin.isatty() and not flags.is_confirmed
     while True:
         run = driver.go(lambda run: run.state is RunState.READY or not on_terminal or bool(_waiting(run)))
+        _let_progress_finish(app)
         if run.state is RunState.READY:
             _confirm(app, driver, flags)
         elif run.is_final or not _answered(app, driver, flags, on_terminal=on_terminal):
@@ -266,6 +282,7 @@ def _confirm(app: App, driver: Driver, flags: Flags) -> None:
     """Show the loss about to be accepted and take the typed confirmation; refusing undoes the run."""
     from orchestrator.bootstrap.observe import confirmation
     from orchestrator.bootstrap.operations import strictest_rpo_ms
+    from orchestrator.cli import _acceptance as acceptance
     from orchestrator.engine.clock import now
 
     run = driver.run
@@ -277,7 +294,7 @@ def _confirm(app: App, driver: Driver, flags: Flags) -> None:
             f"{run.plan.source} answers and serves: a planned move loses nothing",
             ("continuity switchover", "continuity failover --even-if-healthy"),
         )
-    limit = loss_limit_ms(flags.accept_loss)
+    limit = loss_limit_ms(flags.accept_loss) if acceptance.may_lose(run) else 0
     if limit is None:
         limit = strictest_rpo_ms(run.plan)
     if flags.is_confirmed:
@@ -285,47 +302,58 @@ def _confirm(app: App, driver: Driver, flags: Flags) -> None:
         return
     phrase = f"{run.plan.operation} {run.plan.target}"
     say(shown.text)
-    say(_accepting(limit))
+    say(acceptance.text(limit))
     if not _typed(phrase):
         driver.tell(Abort(now(app.clock), flags.by, "not confirmed"))
         raise RefusedError("not confirmed: nothing was changed")
     driver.authorise(flags.by, limit, "typed")
 
 
-def _accepting(limit: int) -> str:
-    from orchestrator.core.values import duration_text
-
-    amount = (
-        "a loss that nobody can bound"
-        if limit == LOSS_UNKNOWN
-        else f"at most {duration_text(limit)} of data loss"
-    )
-    return f"By confirming you accept {amount}; if more is found, the run holds and asks again."
-
-
 def _typed(phrase: str) -> bool:
-    print(f"Type '{phrase}' to go on: ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip() == phrase
+    """Ask for a phrase: a slip of the finger does not end a run, somebody who means no does, and so does
+    a terminal that is gone."""
+    for left in reversed(range(TRIES_MAX)):
+        print(f"Type '{phrase}' to go on: ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if line.strip() == phrase:
+            return True
+        if not line:
+            return False
+        if left:
+            say(
+                f"that is not '{phrase}'; asked {left} more time{'s' if left > 1 else ''}, then it counts as no"
+            )
+    return False
 
 
-def _accept_again(driver: Driver, flags: Flags) -> int | None:
+def _accept_again(app: App, driver: Driver, flags: Flags) -> int | None:
     """A crash or a pause voids the accepted loss until every promotion was sent: ask for it again."""
-    from orchestrator.bootstrap.operations import strictest_rpo_ms
+    from orchestrator.cli import _acceptance as acceptance
     from orchestrator.core.run import all_promoted
 
     run = driver.run
     if all_promoted(run):
         return None
     limit = loss_limit_ms(flags.accept_loss)
-    limit = strictest_rpo_ms(run.plan) if limit is None else limit
+    if limit is None:
+        limit = acceptance.limit_on_resume_ms(app.journal, run)
     if not flags.is_confirmed:
-        say(_accepting(limit))
+        say(acceptance.text(limit))
         if not _typed(f"resume {run.id}"):
             raise RefusedError("not confirmed: the run stays as it is", (f"continuity resume {run.id}",))
     return limit
 
 
-def _show_end(app: App, run: Run, output: Output) -> None:
+def _let_progress_finish(app: App) -> None:
+    """What was said so far is on the screen before anything is asked or answered."""
+    from orchestrator.engine.observe import Aside
+
+    for listener in app.listeners:
+        if isinstance(listener, Aside):
+            listener.drain()
+
+
+def _show_end(app: App, run: Run, output: Output, driver_pid: int = 0) -> None:
     from orchestrator.reports.record import record, record_text
     from orchestrator.reports.state import run_document, run_text
 
@@ -334,7 +362,7 @@ def _show_end(app: App, run: Run, output: Output) -> None:
         schema = document.pop("schema")
         emit(output, schema, document, record_text(document, run))
         return
-    emit(output, "continuity/run/v1", run_document(run, 0), run_text(run, 0))
+    emit(output, "continuity/run/v1", run_document(run, driver_pid), run_text(run, driver_pid))
 
 
 class _progress:  # noqa: N801 - used like a function

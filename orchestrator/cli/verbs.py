@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli._output import ByOption, EstateOption, Output, OutputOption, RunArgument, emit, say
+from orchestrator.cli import _exits
+from orchestrator.cli._output import (
+    ByOption,
+    EstateOption,
+    Output,
+    OutputOption,
+    RunArgument,
+    SignedOption,
+    emit,
+    say,
+)
 from orchestrator.core.inputs import (
     LOSS_UNKNOWN,
     Abort,
@@ -21,6 +32,7 @@ from orchestrator.core.inputs import (
     Skip,
     Verb,
 )
+from orchestrator.core.states import RunState
 
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; stands in the record.")]
 
@@ -43,6 +55,7 @@ def order(estate: str | None, run: str | None, output: Output, verb: Callable[[A
     """Append a verb to a run and say what it is now, and who takes it up."""
     from orchestrator.bootstrap.app import open_app
     from orchestrator.bootstrap.operations import open_run
+    from orchestrator.cli._acceptance import resume_command
     from orchestrator.engine import lock
     from orchestrator.engine.clock import now
     from orchestrator.reports.state import run_document, run_text
@@ -50,17 +63,36 @@ def order(estate: str | None, run: str | None, output: Output, verb: Callable[[A
     app = open_app(estate)
     journal = app.journal
     tracked = journal.load(open_run(journal, run))
-    journal.submit(tracked, verb(now(app.clock)))
+    with _exits.run_stands(tracked.run.id):
+        journal.submit(tracked, verb(now(app.clock)))
     pid = lock.driver_pid(app.settings.log_folder, tracked.run.id)
     emit(output, "continuity/run/v1", run_document(tracked.run, pid), run_text(tracked.run, pid))
     if not pid and not tracked.run.is_final:
-        say(f"no process drives this run; to go on:\n    continuity resume {tracked.run.id}")
+        say(f"no process drives this run; to go on:\n    {resume_command(tracked.run)}")
+    if tracked.run.state is RunState.PARTIAL:  # the order was the last that the run waited for
+        raise typer.Exit(_exits.PARTIAL)
 
 
 def who(by: str | None) -> str:
+    """Who orders something that is not signed: as named, else the login. InputError for an empty name."""
     from orchestrator.settings import person
 
-    return by or person()
+    return person() if by is None else _not_empty(by)
+
+
+def signed(by: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """Who signs: a name that people gave, with --by or CONTINUITY_BY. Never the login: whoever sits at a
+    shared machine is nobody. InputError without one."""
+    return _not_empty(environment.get("CONTINUITY_BY", "") if by is None else by)
+
+
+def _not_empty(name: str) -> str:
+    from orchestrator.errors import InputError, Problem
+
+    if not name.strip():
+        hint = '--by "A. Tamm", or CONTINUITY_BY in the environment'
+        raise InputError([Problem("", 0, "", "a name is needed: it stands in the record", hint)])
+    return name.strip()
 
 
 def pause(
@@ -139,7 +171,7 @@ def accept(
     run: str,
     gate: Annotated[str, typer.Argument(help="loss, or the id of a data check that failed.")],
     reason: ReasonOption,
-    by: ByOption = None,
+    by: SignedOption = None,
     limit: Annotated[
         str | None, typer.Option("--limit", help="For loss: a duration such as 10m, or unknown.")
     ] = None,
@@ -150,7 +182,8 @@ def accept(
 
     Example: continuity accept failover-7k3q loss --limit 10m --by "A. Tamm" --reason "home is destroyed"
     """
-    order(estate, run, output, lambda at: Accept(at, who(by), gate, reason, loss_limit_ms(limit)))
+    name = signed(by)
+    order(estate, run, output, lambda at: Accept(at, name, gate, reason, loss_limit_ms(limit)))
 
 
 def declare(
@@ -158,7 +191,7 @@ def declare(
     run: RunArgument = None,
     site: Annotated[str, typer.Option("--site", help="The site that is lost.")] = "",
     reason: ReasonOption = "",
-    by: ByOption = None,
+    by: SignedOption = None,
     lost_at: Annotated[str | None, typer.Option("--lost-at", help="When, as 2026-11-23T10:00:00Z.")] = None,
     estate: EstateOption = None,
     output: OutputOption = Output.TEXT,
@@ -171,8 +204,8 @@ def declare(
 
     if what != "site-lost":
         raise InputError(f"declare {what}: only site-lost can be declared")
-    moment = utc_ns(lost_at) if lost_at else None
-    order(estate, run, output, lambda at: DeclareLost(at, who(by), site, reason, moment))
+    moment, name = utc_ns(lost_at) if lost_at else None, signed(by)
+    order(estate, run, output, lambda at: DeclareLost(at, name, site, reason, moment))
 
 
 def abort(

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cli.operate import TRIES_MAX
 from orchestrator.lab import adoption, faults, processes, sites, traffic
 from orchestrator.lab.layout import Lab
 from tests import labs
@@ -115,7 +116,9 @@ def test_two_operators_at_once_one_wins_and_the_other_is_told_who(lab: Lab) -> N
         assert second.returncode == 0, second.stderr
         assert f"{run} is driven by process {winner.process.pid}" in second.stderr
 
-        winner.type("no")
+        for _ in range(TRIES_MAX):
+            assert winner.wait_until_asked(ASKED_SECONDS) == "failover embassy"
+            winner.type("no")
         assert winner.finish(END_SECONDS) == REFUSED
         assert "not confirmed: nothing was changed" in winner.said
     groups = status(lab)["groups"]

@@ -1,0 +1,77 @@
+"""Decides which loss people accept when they take a run up again, and whether they are asked at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.core.inputs import LOSS_UNKNOWN
+from orchestrator.core.model import Operation
+from orchestrator.core.states import RunState
+
+if TYPE_CHECKING:
+    from orchestrator.core.run import Run
+    from orchestrator.engine.journal import Journal
+
+
+def may_lose(run: Run) -> bool:
+    """Only what is not planned may lose anything: a planned move is ordered with a limit of nothing."""
+    return run.plan.operation is Operation.FAILOVER
+
+
+def will_be_asked(run: Run) -> bool:
+    """Must people be asked before this run goes on? Not while it is taken back, and not once every
+    promotion was sent: nothing is left that an answer could let pass."""
+    from orchestrator.core.run import all_promoted
+
+    if run.phase is RunState.ABORTING:
+        return False
+    return run.authorised is None or not all_promoted(run)
+
+
+def limit_on_resume_ms(journal: Journal, run: Run) -> int:
+    """What is accepted on taking a run up if nobody says more: the strictest RPO, or more where people
+    accepted more by name of the loss as it was last stated. Nothing for a planned move."""
+    from orchestrator.bootstrap.operations import strictest_rpo_ms
+
+    if not may_lose(run):
+        return 0
+    limits = [strictest_rpo_ms(run.plan), *_accepted_by_name_ms(journal, run)]
+    return LOSS_UNKNOWN if LOSS_UNKNOWN in limits else max(limits)
+
+
+def _accepted_by_name_ms(journal: Journal, run: Run) -> list[int]:
+    """The last limit since a loss was last stated; []: none. What was accepted of an older figure is void."""
+    from orchestrator.core.events import GateAccepted, LossStated
+    from orchestrator.engine.journal import RUN
+
+    for entry in reversed(journal.store.read(RUN + run.id)):
+        match entry.event:
+            case LossStated():
+                return []
+            case GateAccepted(gate="loss", limit_ms=int(limit)):
+                return [limit]
+    return []
+
+
+def text(limit_ms: int) -> str:
+    """What somebody who confirms accepts."""
+    from orchestrator.core.values import duration_text
+
+    if limit_ms == LOSS_UNKNOWN:
+        amount = "a loss that nobody can bound"
+    elif limit_ms == 0:
+        amount = "no data loss"
+    else:
+        amount = f"at most {duration_text(limit_ms)} of data loss"
+    return f"By confirming you accept {amount}; if more is found, the run holds and asks again."
+
+
+def resume_command(run: Run) -> str:
+    """How a run without a driver goes on; what was accepted of its loss is said again, so that it is not lost."""
+    from orchestrator.core.values import duration_text
+
+    command = f"continuity resume {run.id}"
+    limit = run.accepted_loss_ms
+    if not limit or not will_be_asked(run):
+        return command
+    return f"{command} --accept-loss {'unknown' if limit == LOSS_UNKNOWN else duration_text(limit)}"

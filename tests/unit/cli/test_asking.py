@@ -1,0 +1,70 @@
+"""People are asked on a quiet screen, and a slip of the finger ends nothing."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import operate
+from orchestrator.core.run import start
+from orchestrator.engine.observe import Aside
+from tests.builders import a_failover, created
+from tests.terminal import Terminal
+from tests.unit.cli.logs import ROOT, environment
+
+ASK_SECONDS_MAX = 30.0
+SLOW_SECONDS_MAX = 5.0
+QUEUED = 50
+ASK = "import sys; from orchestrator.cli import operate; sys.exit(operate._typed('failover embassy'))"
+
+
+def answered(folder: Path, answers: Sequence[str]) -> Terminal:
+    """A person who gives these answers, one a question; 1 = what was asked for was typed."""
+    argv = [sys.executable, "-c", ASK]
+    with Terminal(argv, environment={**environment(None), "PYTHONPATH": str(ROOT)}, folder=folder) as person:
+        for answer in answers:
+            assert person.wait_until_asked(ASK_SECONDS_MAX) == "failover embassy"
+            person.type(answer)
+        while person.read():
+            assert not person.asked(), person.said
+        person.process.wait(ASK_SECONDS_MAX)
+        return person
+
+
+@pytest.mark.parametrize(
+    ("answers", "is_typed"),
+    [
+        (["failover embasy", "failover embassy"], 1),
+        (["no", "y", "failover embassy"], 1),
+        (["no", "no", "no"], 0),
+        (["\x04"], 0),
+    ],
+)
+def test_a_phrase_is_asked_for_three_times(tmp_path: Path, answers: list[str], is_typed: int) -> None:
+    person = answered(tmp_path, answers)
+    assert person.process.returncode == is_typed, person.said
+    if len(answers) == operate.TRIES_MAX:
+        assert "asked 2 more times" in person.said
+        assert "asked 1 more time," in person.said
+
+
+def test_all_that_happened_is_on_the_screen_before_people_are_asked() -> None:
+    may_print, printed = threading.Event(), []
+
+    def slowly(run: object, events: object) -> None:
+        assert may_print.wait(SLOW_SECONDS_MAX)
+        printed.append(events)
+
+    aside = Aside(slowly)
+    run = start(a_failover(), created())
+    for _ in range(QUEUED):
+        aside(run, (created(),))
+    assert not aside.drain(0.01), "a stuck screen holds nobody up"
+    may_print.set()
+    assert aside.drain()
+    assert len(printed) == QUEUED
+    aside.close()
