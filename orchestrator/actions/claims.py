@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from orchestrator.core.claims import Claimed, contradictions
+from orchestrator.core.claims import CONTRADICTIONS, Claimed, contradictions, places
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
 from orchestrator.core.plan import Parts, Touch, Undo
 from orchestrator.core.values import Json, SiteRef
@@ -19,6 +19,8 @@ from orchestrator.errors import ContinuityError
 from orchestrator.ports import Context, Description
 
 ASK_SECONDS_MAX = 0.5  # the old side may be silent: each order waits for this
+REASONS_MAX = 3
+REASON_CHARACTERS_MAX = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,9 @@ class ClaimsParams:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    claim: Claimed | None
-    silent: str = ""
+    where: str
+    claim: Claimed | None = None
+    silent: str = ""  # why there is no answer
 
 
 class Claims:
@@ -77,28 +80,35 @@ class Claims:
         params = context.params
         answers = _ask_all(context, params.witnesses)
         claims = [answer.claim for answer in answers if answer.claim]
-        silent = [answer.silent for answer in answers if answer.silent]
+        silent = [f"{answer.where}: {answer.silent}" for answer in answers if answer.silent]
         evidence: dict[str, Json] = {"claims": [claim.evidence() for claim in claims], "silent": list(silent)}
         against = contradictions(claims, params.expect_epoch, params.expect_site, params.taken_back)
         if against:
-            text = "; ".join(against)
-            return Failed(f"{text}: continuity adopt {params.group} shows the evidence", evidence=evidence)
-        needed = [
-            answer.silent
-            for asked, answer in zip(params.witnesses, answers, strict=True)
-            if answer.silent and _site(asked, context.parts) == params.target
-        ]
+            return Failed("; ".join(against), evidence={**evidence, CONTRADICTIONS: list(against)})
+        needed: dict[str, list[str]] = {}
+        for asked, answer in zip(params.witnesses, answers, strict=True):
+            if answer.silent and _site(asked, context.parts) == params.target:
+                needed.setdefault(answer.silent, []).append(answer.where)
         if needed:
-            return Failed("; ".join(needed), retryable=True, evidence=evidence)
+            texts = [f"{places(wheres)}: {_short(why)}" for why, wheres in needed.items()]
+            if len(texts) > REASONS_MAX:
+                texts[REASONS_MAX:] = [f"{len(texts) - REASONS_MAX} more reasons, all in the evidence"]
+            return Failed("; ".join(texts), retryable=True, evidence=evidence)
         return Succeeded(evidence)
 
     def undo(self, context: Context[ClaimsParams]) -> Outcome:
         return Succeeded()
 
 
+def _short(text: str) -> str:
+    """One line that can be read at night; the evidence keeps the whole."""
+    line = " ".join(text.split())
+    return line if len(line) <= REASON_CHARACTERS_MAX else f"{line[: REASON_CHARACTERS_MAX - 1]}…"
+
+
 def _ask_all(context: Context[ClaimsParams], witnesses: Sequence[Asked]) -> list[_Answer]:
     """Each in a thread of its own: a site that hangs costs one bound, not one for each question."""
-    answers = [_Answer(None, f"{_where(asked)}: no answer in time") for asked in witnesses]
+    answers = [_Answer(_where(asked), silent="no answer in time") for asked in witnesses]
     seconds = min(ASK_SECONDS_MAX, context.seconds_left())
 
     def ask(place: int) -> None:
@@ -114,14 +124,15 @@ def _ask_all(context: Context[ClaimsParams], witnesses: Sequence[Asked]) -> list
 
 
 def _ask(context: Context[ClaimsParams], asked: Asked, seconds: float) -> _Answer:
+    where = _where(asked)
     try:
         found = _read(context, asked, seconds)
     except (ContinuityError, TimeoutError) as error:
-        return _Answer(None, f"{_where(asked)}: {error}")
+        return _Answer(where, silent=str(error))
     if found is None:
-        return _Answer(None)
+        return _Answer(where)
     epoch, site, run = found
-    return _Answer(Claimed(_where(asked), _site(asked, context.parts), epoch, site, run))
+    return _Answer(where, Claimed(where, _site(asked, context.parts), epoch, site, run))
 
 
 def _read(context: Context[ClaimsParams], asked: Asked, seconds: float) -> tuple[int, str, str] | None:

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 
 from orchestrator.core.values import Json
 
+PLACES_MAX = 3
+CONTRADICTIONS = "contradictions"
+"""Where a step's evidence says what stands against the log: ``adopt`` is then what helps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Witness:
@@ -46,16 +50,29 @@ def contradictions(
     claims: Iterable[Claimed], epoch: int, site: str, taken_back: Collection[str] = ()
 ) -> list[str]:
     """What stands against (epoch, site) being the newest right to write. A claim that is older does not,
-    nor a newer one of a run that this log knows to have been taken back."""
-    found = []
+    nor a newer one of a run that this log knows to have been taken back. One sentence per right that is claimed,
+    the newest first."""
+    against: dict[tuple[int, str], list[Claimed]] = {}
     for claim in claims:
         newer = claim.epoch > epoch and claim.run not in taken_back
         if newer or (claim.epoch == epoch and claim.site != site):
-            by = f" (run {claim.run})" if claim.run else ""
-            found.append(
-                f"{claim.where} knows epoch {claim.epoch} of {claim.site}{by}, the log epoch {epoch} of {site}"
-            )
+            against.setdefault((claim.epoch, claim.site), []).append(claim)
+    found = []
+    for (their_epoch, their_site), those in sorted(against.items(), reverse=True):
+        runs = ", ".join(sorted({claim.run for claim in those if claim.run}))
+        by = f" (run {runs})" if runs else ""
+        found.append(
+            f"epoch {their_epoch} of {their_site}{by} is claimed by {places(claim.where for claim in those)}, "
+            f"the log knows epoch {epoch} of {site}"
+        )
     return found
+
+
+def places(wheres: Iterable[str]) -> str:
+    """The first few places by name, and how many there are: what people can read at night."""
+    known = list(dict.fromkeys(wheres))
+    shown = ", ".join(known[:PLACES_MAX])
+    return shown if len(known) <= PLACES_MAX else f"{shown} and {len(known) - PLACES_MAX} more places"
 
 
 def newest(claims: Iterable[Claimed]) -> tuple[int, frozenset[str]]:

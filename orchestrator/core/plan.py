@@ -38,7 +38,16 @@ class Role(StrEnum):
 
 
 CANNOT_BE_SKIPPED = frozenset(
-    {Role.FENCE, Role.CLOSE, Role.PROMOTE, Role.EPOCH, Role.OPEN, Role.VERIFY, Role.LOSS}
+    {
+        Role.EVIDENCE,
+        Role.FENCE,
+        Role.CLOSE,
+        Role.PROMOTE,
+        Role.EPOCH,
+        Role.OPEN,
+        Role.VERIFY,
+        Role.LOSS,
+    }
 )
 """Steps that neither ``skip`` nor ``mark-done`` may satisfy (semantics 1.2)."""
 

@@ -6,12 +6,13 @@ only when nothing is left that can run or end without people.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import assert_never
 
 from orchestrator.core import abort, events, guards
 from orchestrator.core.abort import Standstill, abort_standstill
+from orchestrator.core.claims import CONTRADICTIONS
 from orchestrator.core.decision import Draft
 from orchestrator.core.inputs import At
 from orchestrator.core.model import Stage
@@ -112,6 +113,7 @@ def standstill(run: Run, at: At) -> Standstill | None:
         found.add(f"nothing can start and nothing is running{what}", "", ())
     choices = dict.fromkeys(_choices(found))
     choices.update(dict.fromkeys(abort.choice(run)))
+    choices.update(dict.fromkeys(_adopt(run, found.steps)))
     return Standstill(
         tuple(found.causes),
         tuple(step for step in found.steps if step),
@@ -128,6 +130,14 @@ def _choices(found: _Causes) -> Iterator[str]:
             yield f"{guards.accept_loss(run)} --limit {enough} --by NAME --reason TEXT"
         elif not choice.startswith(f"continuity abort {run.id}"):
             yield choice
+
+
+def _adopt(run: Run, steps: Iterable[str]) -> Iterator[str]:
+    """Where evidence stands against the log, no step of this run helps: once it has ended, the log is set
+    right by the evidence."""
+    for step in filter(None, steps):
+        if run.step(step).evidence.get(CONTRADICTIONS):
+            yield f"continuity adopt {run.plan.steps[step].group}"
 
 
 def _has_business(found: _Causes, unit: UnitRun, at: At, over: bool) -> bool:
@@ -197,7 +207,7 @@ def _add_failed(found: _Causes) -> None:
 
 def step_choices(run: Run, step: Step, state: StepState) -> list[str]:
     """The exact commands that can clear a step which holds the run, or end the run."""
-    return [*_own_choices(run, step, state), *abort.choice(run)]
+    return [*_own_choices(run, step, state), *abort.choice(run), *_adopt(run, (step.id,))]
 
 
 def _own_choices(run: Run, step: Step, state: StepState) -> tuple[str, ...]:

@@ -114,7 +114,8 @@ def knows_the_step(run: Run, verb: Any) -> None:
 
 
 def is_no_gate(run: Run, verb: Skip | MarkDone) -> None:
-    """The step is no fence, no data check and none of the promotion: a word alone never satisfies those."""
+    """The step is no fence, no evidence, no data check and none of the promotion: a word alone never satisfies
+    those."""
     step = run.plan.steps[verb.step]
     if step.role in CANNOT_BE_SKIPPED:
         instead = f"continuity retry {run.id} {step.id}"
@@ -124,7 +125,9 @@ def is_no_gate(run: Run, verb: Skip | MarkDone) -> None:
         elif step.role is Role.VERIFY:
             instead = f"continuity accept {run.id} {step.id} --by NAME --reason TEXT"
         name = verb_name(verb)
-        raise RefusedError(f"{name}: a {step.role} step is never satisfied by a word alone", (instead,))
+        article = "an" if step.role[0] in "aeiou" else "a"
+        text = f"{name}: {article} {step.role} step is never satisfied by a word alone"
+        raise RefusedError(text, (instead,))
 
 
 def step_allows_it(run: Run, verb: Any) -> None:

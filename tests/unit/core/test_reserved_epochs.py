@@ -53,6 +53,18 @@ def test_what_a_run_left_behind_that_was_taken_back_stands_against_nothing() -> 
     assert contradictions([replace(LEFT_BEHIND, epoch=3)], 3, "home", ("r1",)), "two sites at one epoch"
 
 
+def test_one_sentence_says_where_a_newer_right_is_claimed_and_how_often() -> None:
+    claims = [replace(LEFT_BEHIND, where=f"name{number} at ns1") for number in range(9)]
+    newer = replace(LEFT_BEHIND, where="persons at pe", epoch=5, run="r7")
+    assert contradictions([*claims, newer], 3, "home") == [
+        "epoch 5 of embassy (run r7) is claimed by persons at pe, the log knows epoch 3 of home",
+        (
+            "epoch 4 of embassy (run r1) is claimed by name0 at ns1, name1 at ns1, name2 at ns1 and 6 more places, "
+            "the log knows epoch 3 of home"
+        ),
+    ]
+
+
 def test_a_plan_made_before_another_run_reserved_its_epoch_is_refused() -> None:
     store = MemoryStore()
     for number, event in enumerate((ADOPTED, CLAIMED, TAKEN_BACK)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core import events
+from orchestrator.core.claims import CONTRADICTIONS
 from orchestrator.core.fold import evolve
 from orchestrator.core.inputs import (
     LOSS_UNKNOWN,
@@ -20,8 +21,9 @@ from orchestrator.core.inputs import (
     Skip,
     Verb,
 )
-from orchestrator.core.outcomes import FindingKind
+from orchestrator.core.outcomes import Failed, FindingKind
 from orchestrator.core.plan import CANNOT_BE_SKIPPED, MANUAL, Role
+from orchestrator.core.settle import step_choices
 from orchestrator.core.states import RunState, StepState
 from orchestrator.core.verbs import CONDITIONS, verb_name
 from orchestrator.errors import RefusedError
@@ -128,8 +130,33 @@ def test_before_the_confirmation_only_preflight_is_reached() -> None:
     assert story.run.state is RunState.HELD
     refused(story, MarkDone(story.next(), "ann", "db1/inspect", "why"), "retried or accepted, never marked")
     refused(story, DeclareLost(story.next(), "ann", "home", "war"), "after the confirmation")
-    story.tell(Skip(story.next(), "ann", "db1/inspect", "seen by eye"))
+    refused(story, Skip(story.next(), "ann", "db1/inspect", "seen by eye"), "never satisfied by a word")
+    story.tell(Retry(story.next(), "ann", "db1/inspect"))
+    story.proceed()
+    story.ok("db1/inspect")
     assert story.run.state is RunState.READY
+
+
+def test_evidence_against_the_log_is_no_choice_of_words_but_ends_in_adopt() -> None:
+    """An old log is put right by what is out there; going on with it would hand out an epoch twice."""
+    story = Story(a_wide_failover())
+    story.tell(driver(0))
+    story.proceed()
+    story.failed("db1/inspect")
+    assert not any("adopt" in choice for choice in story.run.held_choices), (
+        "nothing stands against the log yet"
+    )
+    story.tell(Retry(story.next(), "ann", "db1/inspect"))
+    story.proceed()
+    against = Failed("two places know epoch 2", evidence={CONTRADICTIONS: ["two places know epoch 2"]})
+    story.ended("db1/inspect", against)
+    wanted = [
+        "continuity retry r1 db1/inspect",
+        "continuity abort r1 --reason TEXT",
+        "continuity adopt g1",
+    ]
+    assert list(story.run.held_choices) == wanted
+    assert step_choices(story.run, story.plan.steps["db1/inspect"], StepState.FAILED) == wanted
 
 
 def test_retry_without_a_step_takes_all_that_waits_for_people() -> None:
