@@ -1,12 +1,12 @@
 """Decides how an old side whose history may have left the primary's comes back: ``postgresql.rejoin``.
 
 What it looked like is kept whole before anything of it is changed. Every phase looks first at what
-lies there, so an attempt that was interrupted anywhere is simply followed by the next.
+lies there, so an attempt that was interrupted anywhere is simply followed by the next. A history that
+went on after the primary was promoted is a split brain: nothing of it is touched before people resolve it.
 """
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -19,10 +19,12 @@ from orchestrator.drivers import (
     postgresql_facts,
     postgresql_follower,
     postgresql_rejoin,
+    postgresql_rejoin_texts,
     postgresql_server,
     postgresql_upstream,
 )
 from orchestrator.drivers.postgresql_course import Course, Seen, Way, course, instead
+from orchestrator.drivers.postgresql_foreign import Foreign, foreign
 from orchestrator.drivers.postgresql_history import (
     SYSTEM_ID,
     History,
@@ -34,23 +36,26 @@ from orchestrator.drivers.postgresql_history import (
 )
 from orchestrator.drivers.postgresql_member import Member, member
 from orchestrator.drivers.postgresql_rejoin import Places, View
+from orchestrator.drivers.postgresql_rejoin_texts import CHECKPOINT, PLAIN_RUN
 from orchestrator.errors import RefusedError, TransientError
 from orchestrator.ports import Context, Description
 
 RUN = "${run}"  # stands for the run's id where people see what is done
-PLAIN_RUN = "@run@"  # the same where a command's argument would be quoted for it
-CHECKPOINT = "CHECKPOINT"
 
 
 @dataclass(frozen=True, slots=True)
 class RejoinParams:
-    """``source``: the host of the primary. ``how``: what people chose; ``keep`` is not offered yet."""
+    """``source``: the host of the primary. ``how``: what people chose; ``keep`` is not offered yet.
+
+    ``resolved``: people have decided that the primary's history stands, whatever the other side wrote.
+    """
 
     cluster: ClusterRef
     host: HostRef
     source: HostRef
     databases: tuple[str, ...]
     how: Literal["rewind", "reclone", "keep"] = "rewind"
+    resolved: bool = False
 
 
 class Rejoin:
@@ -66,8 +71,10 @@ class Rejoin:
         """The commands for a history that diverged, or for a clone; less is done where less is needed."""
         source, follower = _sides(params, parts)
         _refuse_what_cannot_be(params, follower)
+        others = postgresql_follower.others(parts, follower)
+        told = postgresql_rejoin_texts.texts(params.how, source, follower, others)
         return Description(
-            tuple(text.replace(PLAIN_RUN, RUN) for text in _texts(params, source, follower, parts)),
+            tuple(text.replace(PLAIN_RUN, RUN) for text in told),
             (source.touch, *follower.touches),
             Undo.POINT_OF_NO_RETURN,
         )
@@ -118,41 +125,6 @@ def _refuse_what_cannot_be(params: RejoinParams, follower: Member) -> None:
             " a rewind or a clone replaces it by the other side's",
             ("declare a config-directory outside the data-directory",),
         )
-
-
-def _texts(params: RejoinParams, source: Member, follower: Member, parts: Parts) -> list[str]:
-    where = postgresql_rejoin.places(follower, PLAIN_RUN)
-    host = follower.host.name
-    before = [
-        postgresql_rejoin.signal_text(follower),
-        postgresql_server.stop_text(follower),
-        postgresql_upstream.slot_text(follower),
-        CHECKPOINT,
-        postgresql_follower.role_text(follower),
-    ]
-    keep = [
-        f"{host}: write {where.kept}/{postgresql_rejoin.NOTE}",
-        postgresql_rejoin.move_text(follower, where.data, where.kept_data),
-    ]
-    finish = [
-        postgresql_follower.files_text(follower, where.new),
-        postgresql_rejoin.finish_text(follower, where.new),
-    ]
-    place = [postgresql_rejoin.move_text(follower, where.new, where.data)]
-    if params.how == "rewind":
-        rewind = [
-            shlex.join(postgresql_rejoin.copy_argv(where.kept_data, where.new)),
-            postgresql_rejoin.clean_text(follower, where.new),
-            f"{host}: write {postgresql_rejoin.recovery_file(follower)}",
-            shlex.join(postgresql_rejoin.rewind_argv(source, follower, where.new)),
-        ]
-        middle = [*keep, *rewind, *finish, *place]
-    else:
-        argv = shlex.join(postgresql_rejoin.clone_argv(source, follower, where.new))
-        middle = [argv, *finish, *keep, *place]
-    after = postgresql_follower.texts(source, follower)[1:]
-    others = postgresql_follower.others(parts, follower)
-    return [*before, *middle, *after, postgresql_upstream.free_slots_text(others)]
 
 
 # --- the course ---------------------------------------------------------------------------------
@@ -219,6 +191,10 @@ def _go(context: Context[RejoinParams], where: Places, history: History) -> Outc
     """Stop it, judge what it left, and bring it back the way that can be gone."""
     source, follower = _sides(context.params, context.parts)
     has_database = bool(postgresql_server.look(context, follower, control=False)["exists"])
+    before = postgresql_rejoin.view(context, follower, where)
+    split = _split_brain(context, _foreign(context, where, before, history))
+    if split is not None:
+        return split  # a server that runs goes on running: so its rows can be listed
     postgresql_rejoin.stand_down(context, follower, has_data=has_database)
     now = postgresql_rejoin.view(context, follower, where)
     cloned = _whole_clone(context, where, now, history)
@@ -226,14 +202,19 @@ def _go(context: Context[RejoinParams], where: Places, history: History) -> Outc
         postgresql_rejoin.tidy(context, follower, where, now)
         now = postgresql_rejoin.view(context, follower, where)
     seen, control = _look(context, where, now, history)
+    old = _foreign(context, where, now, history)
+    split = _split_brain(context, old)
+    if split is not None:
+        return split
     chosen = instead(seen, "an earlier attempt has cloned it") if cloned else course(seen)
     if chosen.problem:
         return Failed(f"{chosen.because}: {chosen.problem}", evidence=_room(seen, chosen))
     if chosen.way is Way.FOLLOW:
         return _come_up(context, chosen.evidence())
     _prepare_source(context, source, follower)
-    note: dict[str, Json] = {**chosen.evidence(), **_room(seen, chosen), "control": control}
-    told = dict(chosen.evidence())
+    later = "" if old is None else old.text()
+    note: dict[str, Json] = {**chosen.evidence(), **_room(seen, chosen), "control": control, "later": later}
+    told = {**chosen.evidence(), "later": later}
     if chosen.way is Way.REWIND:
         postgresql_rejoin.keep(context, follower, where, now, note)
         common, refusal = _rewind(context, where, now)
@@ -244,7 +225,7 @@ def _go(context: Context[RejoinParams], where: Places, history: History) -> Outc
             chosen = instead(seen, f"{chosen.because}; {refusal}")
             if chosen.problem:
                 return Failed(f"{chosen.because}: {chosen.problem}", evidence=_room(seen, chosen))
-            told = dict(chosen.evidence())
+            told = {**chosen.evidence(), "later": later}
     if chosen.way is Way.RECLONE and not cloned:
         postgresql_rejoin.clone(context, source, follower, where)
     is_kept = now.is_kept or chosen.way is Way.REWIND
@@ -338,6 +319,25 @@ def _look(
     return seen, control
 
 
+def _foreign(context: Context[RejoinParams], where: Places, now: View, history: History) -> Foreign | None:
+    source, follower = _sides(context.params, context.parts)
+    old = where.kept_data if now.is_kept else where.data
+    control = postgresql_rejoin.control_of(context, follower, old)
+    with postgresql.lease(context, source) as session:
+        return foreign(context, session, follower, old, control, history)
+
+
+def _split_brain(context: Context[RejoinParams], old: Foreign | None) -> Failed | None:
+    """Why it is not brought back: it accepted work after the fork, and people have not resolved that."""
+    if old is None or not old.commits or context.params.resolved:
+        return None
+    return Failed(
+        f"{context.params.host} is of a split brain: {old.text()}; none of its data were changed. People decide"
+        " first whose history stands: continuity abort, continuity status --live, continuity resolve",
+        evidence={"conflict": old.evidence()},
+    )
+
+
 def _whole_clone(context: Context[RejoinParams], where: Places, now: View, history: History) -> bool:
     """A base backup of this cluster whose driver died: its manifest is put in place last of all."""
     if not now.is_cloned:
@@ -388,5 +388,5 @@ def _room(seen: Seen, chosen: Course) -> dict[str, Json]:
 
 def _told(told: Mapping[str, Json]) -> dict[str, Json]:
     """How it was brought back, as every outcome of this step says it."""
-    names = ("how", "because", "kept", "common_checkpoint", "needed_bytes", "predicted_ms")
+    names = ("how", "because", "kept", "common_checkpoint", "needed_bytes", "predicted_ms", "later")
     return {name: told.get(name, "") for name in names}

@@ -269,12 +269,14 @@ def _follow(side: _Side) -> list[Draft]:
 def _reprotect(side: _Side) -> list[Draft]:
     """``target`` lost its place in history: rejoin it to ``source``, which is active."""
     move = side.move
+    decided: dict[str, Json] = {"resolved": True} if move.is_resolved else {}
     rejoins = [
         side.draft(
             f"rejoin-{host}", Stage.AUTHORISE, Role.REJOIN, "postgresql.rejoin", host,
             f"bring {host} back as the standby of {side.source} ({move.rejoin}), its old history kept",
             "one site alone is not protected; evidence of a diverged history is kept whole",
             REJOIN_MS, source=side.source, how=move.rejoin, databases=list(side.databases),
+            more=decided,
         )
         for host in side.cluster.members[move.target]
     ]  # fmt: skip

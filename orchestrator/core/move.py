@@ -45,6 +45,7 @@ class Move:
     taken_back: tuple[str, ...] = ()  # runs whose claims on a newer epoch are void
     databases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rejoin: str = "rewind"
+    is_resolved: bool = False  # people have decided whose history stands after a split brain
 
     def site_is_lost(self) -> bool:
         """May the source be unreachable, so that its steps are best effort?"""

@@ -178,7 +178,7 @@ def _made(
     return Move(
         asked.operation, estate, state.name, state.active, target, state.epoch,
         max(state.epoch, state.reserved) + 1 if moves else state.epoch, is_planned, reprotects, moves,
-        state.taken_back, rejoin=asked.rejoin,
+        state.taken_back, rejoin=asked.rejoin, is_resolved=state.is_resolved,
     )  # fmt: skip
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 import pytest
@@ -15,6 +16,9 @@ from orchestrator.actions.postgresql_follow import Follow, FollowParams
 from orchestrator.actions.postgresql_protect import Protect, ProtectParams
 from orchestrator.actions.postgresql_rejoin import RUN, Rejoin, RejoinParams
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
+from orchestrator.drivers import postgresql, postgresql_upstream
+from orchestrator.drivers.postgresql_foreign import foreign
+from orchestrator.drivers.postgresql_member import member
 from orchestrator.errors import RefusedError
 from tests.real import pgharness, pgmoves
 from tests.real.pgharness import CLUSTER, DATABASES, Pair, until
@@ -134,14 +138,64 @@ def test_pitfall_11_nothing_in_place_could_start_as_a_primary(pair: Pair, signal
     pgmoves.follows(pair)
 
 
-def test_home_that_came_back_by_itself_is_stopped_and_kept(pair: Pair) -> None:
+def came_back(pair: Pair, row: str = "home-only-late") -> None:
+    """Home is a primary again beside the embassy, and accepts a row later than the second of its promotion."""
+    history = pair.data("embassy") / "pg_wal" / "00000002.history"
+    until(lambda: time.time() > history.stat().st_mtime + 2, "the clock stands still")
     pgmoves.start(pair, "home")
-    pair.ask("home", "INSERT INTO rows VALUES ('home-only-late', '')")
-    outcome = rejoin(pair)
+    pair.ask("home", "INSERT INTO rows VALUES (%s, '')", row)
+
+
+def test_home_that_came_back_by_itself_is_stopped_and_kept(pair: Pair) -> None:
+    came_back(pair)
+    outcome = rejoin(pair, dataclasses.replace(REWIND, resolved=True))
     assert isinstance(outcome, Succeeded), outcome
     assert "went on to" in outcome.evidence["because"]
+    assert "after the other was promoted" in outcome.evidence["later"]
     assert (kept(pair) / "data" / "PG_VERSION").exists()
     pgmoves.follows(pair)
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+@pytest.mark.parametrize("how", ["rewind", "reclone"])
+def test_a_history_that_went_on_after_the_promotion_is_held_until_people_resolve(
+    pair: Pair, is_up: bool, how: Literal["rewind", "reclone"]
+) -> None:
+    """Whether it still runs when somebody looks, or not: what it accepted is not thrown away unasked."""
+    came_back(pair)
+    if not is_up:
+        pair.kill_database("home")
+        until(lambda: not pair.processes("home"), "home did not die")
+    outcome = rejoin(pair, dataclasses.replace(REWIND, how=how))
+    assert isinstance(outcome, Failed), outcome
+    assert not outcome.retryable
+    assert "is of a split brain: it committed" in outcome.message
+    conflict = outcome.evidence["conflict"]
+    assert isinstance(conflict, dict)
+    assert conflict["timeline"] == 1
+    assert conflict["commits"] >= 1
+    assert not kept(pair).exists()
+    if not is_up:
+        pgmoves.start(pair, "home")
+    assert pair.ask("home", "SELECT pg_is_in_recovery()") is False
+    assert pair.ask("home", "SELECT count(*) FROM rows WHERE id = 'home-only-late'") == 1
+
+
+def test_a_log_that_is_gone_is_said_to_tell_nothing(pair: Pair) -> None:
+    assert "committed nothing after" in rejoin(pair).evidence["later"]
+    source, follower = (member(pair.parts, CLUSTER, host) for host in ("e1", "h1"))
+    with postgresql.lease(pair.context(REWIND), source) as session:
+        history = postgresql_upstream.history(session, "e1")
+        control = {
+            "Database system identifier": history.system_id,
+            "Database cluster state": "in production",
+            "Latest checkpoint's TimeLineID": "1",
+        }
+        empty = str(pair.folder / "home")
+        found = foreign(pair.context(REWIND), session, follower, empty, control, history)
+    assert found is not None
+    assert found.commits == 0
+    assert "cannot be told" in found.text()
 
 
 def test_the_side_with_the_later_epoch_is_never_overwritten(pair: Pair) -> None:
