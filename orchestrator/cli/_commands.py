@@ -10,6 +10,7 @@ import typer
 VERBS: Mapping[str, tuple[str, ...]] = {
     "plan": ("plan",),
     "preflight": ("preflight",),
+    "probe": ("probe",),
     "operate": ("failover", "switchover", "failback", "reprotect", "resume"),
     "status": ("status", "watch"),
     "verbs": (

@@ -15,7 +15,7 @@ from orchestrator.ports import Hosts, Report, Secrets
 
 @dataclass(frozen=True, slots=True)
 class HttpProbeParams:
-    """``json``: equalities by key. ``resolve_at``: the name servers to ask for the URL's host, best first."""
+    """``status`` 0: any answer counts. ``json``: equalities by key. ``resolve_at``: the name servers to ask for the URL's host, best first."""
 
     url: str
     status: int = 200
@@ -54,7 +54,7 @@ class HttpProbe:
             return Report("unknown", str(error))
         took_ms = (time.monotonic_ns() - begin) // 1_000_000
         facts: dict[str, Json] = {"status": answer.status, "address": answer.address, "took_ms": took_ms}
-        if answer.status != params.status:
+        if params.status and answer.status != params.status:
             verdict = "down" if answer.status >= 500 else "degraded"
             return Report(verdict, f"HTTP {answer.status}, not {params.status}", facts)
         if problems := http.mismatches(params.json, answer.json()) if params.json else ():

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from orchestrator.core.model import Cluster, Host
 from orchestrator.core.values import Json, duration_text, size_text
-from orchestrator.errors import TransientError
+from orchestrator.errors import ContinuityError, TransientError
 from orchestrator.ports import Hosts, Report, Secrets
 
 NAME = "cty-probe"
@@ -46,13 +46,14 @@ class PostgresqlProbe:
         member = Member(params.cluster, params.host)
         try:
             facts = _facts(params, member, timeout_seconds, secrets)
-        except (TransientError, TimeoutError) as error:
+        except (ContinuityError, TimeoutError) as error:  # also a secret that is not there
             return Report("down" if REFUSED in str(error) else "unknown", str(error))
         problems = _problems(params, facts)
         text = f"{facts['role']}, {'writable' if facts['writable'] else 'read-only'}"
         if facts["role"] == "standby":
             backlog = size_text(int(str(facts["backlog_bytes"])))
-            text += f", {backlog} to replay, promotes in about {facts['predicted_promote_ms']} ms"
+            text += f", {_lag_text(facts)}, {backlog} to replay"
+        text += f", promotes in about {facts['predicted_promote_ms']} ms"
         return Report("degraded" if problems else "up", "; ".join([text, *problems]), facts)
 
 
@@ -74,7 +75,10 @@ def _facts(
     finally:
         session.close()
     newest = max(seen.last_commit_ns or 0, heartbeat or 0)
-    lag_bytes = bytes_between(seen.home_lsn, seen.received_lsn) if seen.in_recovery else 0
+    lag_bytes: int | None = 0
+    if seen.in_recovery:  # who does not stream does not know how far the primary went on
+        streams = seen.evidence()["receiver"] == "streaming"
+        lag_bytes = bytes_between(seen.home_lsn, seen.received_lsn) if streams else None
     return {
         **seen.evidence(),
         "writable": not seen.in_recovery and not seen.read_only,
@@ -84,6 +88,12 @@ def _facts(
         "predicted_promote_ms": promote_ms(seen.backlog_bytes),
         "heartbeat_ns": heartbeat,
     }
+
+
+def _lag_text(facts: dict[str, Json]) -> str:
+    size, age = facts["lag_bytes"], facts["lag_ms"]
+    behind = f"{size_text(size)} behind" if isinstance(size, int) else "unknown how many bytes behind"
+    return f"{behind}, newest change {duration_text(age)} old" if isinstance(age, int) else behind
 
 
 def _parameters(params: PostgresqlProbeParams, ca: str, secrets: Secrets) -> dict[str, Any]:

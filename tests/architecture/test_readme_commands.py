@@ -41,7 +41,7 @@ COVERED = {
     "continuity failback": README_PATH,
 }
 VERBS = (
-    "plan preflight failover switchover failback reprotect status watch pause resume retry skip mark-done confirm accept declare "
+    "plan preflight probe failover switchover failback reprotect status watch pause resume retry skip mark-done confirm accept declare "
     "adopt resolve abort history report runbook epoch lab"
 ).split()
 
