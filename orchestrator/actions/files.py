@@ -142,6 +142,8 @@ class Publish:
             return Finding(FindingKind.NOT_DONE, f"published by {entry['run'] if entry else 'nobody yet'}")
         if seen["mode"] != params.mode or seen["target"] is None:
             return Finding(FindingKind.NOT_DONE, f"published as {seen['mode']}")
+        if seen["taking"] and params.mode != "full":
+            return Finding(FindingKind.NOT_DONE, "a document is still being taken")
         return Finding(FindingKind.DONE, "", _published(params, seen["target"]))
 
     def execute(self, context: Context[PublishParams]) -> Outcome:

@@ -1,5 +1,6 @@
 """Decides how the replication of documents is stopped and proven stopped, and started the other way
-(``files.stop-replicator``, ``files.start-replicator``); must never start it where documents are published.
+(``files.stop-replicator``, ``files.start-replicator``); must never call a site closed that still takes new
+documents, nor start a replicator where documents are published.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 from orchestrator.core.model import ProofKind
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded, Unknown
 from orchestrator.core.plan import Parts, Touch, Undo
-from orchestrator.core.values import HostRef, Milliseconds, Template
+from orchestrator.core.values import HostRef, Json, Milliseconds, SiteRef, Template
 from orchestrator.errors import ContinuityError, PermanentError, TransientError
 from orchestrator.ports import Context, Description
 
@@ -21,15 +22,19 @@ SCRIPT_SECONDS_MAX = 5.0
 
 @dataclass(frozen=True, slots=True)
 class StopReplicatorParams:
-    """``directory``: where the unit writes, for people."""
+    """``directory``: where the unit writes, for people. ``published``: a link that the service there reads;
+    with it no new document is taken there under ``epoch`` of ``site``, and only that proves `demoted`."""
 
     host: HostRef
     unit: str
     directory: Template = ""
+    published: Template = ""
+    epoch: int = 0
+    site: SiteRef = ""
 
 
 class StopReplicator:
-    """Stop a replicator through its host's manager and see its process gone."""
+    """Take no new documents where they are published, stop the replicator there and see its process gone."""
 
     kind: ClassVar[str] = "files.stop-replicator"
     version: ClassVar[int] = 1
@@ -39,13 +44,20 @@ class StopReplicator:
 
     def describe(self, params: StopReplicatorParams, parts: Parts) -> Description:
         where = _endpoint(params.host, parts)
-        commands = (
+        commands = [
             f"{where}: stop {params.unit}",
             f"its process is gone: nothing writes {params.directory}".rstrip(),
-        )
-        return Description(
-            commands, (_touch(params.host, parts),), Undo.UNDO, (f"{where}: start {params.unit}",)
-        )
+        ]
+        touches, undo = [_touch(params.host, parts)], [f"{where}: start {params.unit}"]
+        if params.published:
+            host = parts.hosts[params.host]
+            commands[:0] = [
+                f"{host.name}: under lock {params.published}.lock: refuse unless epoch {params.epoch} is newer",
+                f"{host.name}: write {params.published}.mode: read-only; nobody holds {params.published}.taking",
+            ]
+            touches.append(Touch(host.site, host.address))
+            undo.insert(0, f"{host.name}: {params.published}.mode as it was before this run")
+        return Description(tuple(commands), tuple(touches), Undo.UNDO, tuple(undo))
 
     def load(self, context: Context[StopReplicatorParams]) -> None:
         from orchestrator.drivers import files_host, supervisor  # noqa: F401
@@ -65,9 +77,61 @@ class StopReplicator:
             return Finding(FindingKind.CANNOT_TELL, str(error))
         if now.name not in ("stopped", "exited", "fatal") or now.pid:
             return Finding(FindingKind.NOT_DONE, f"{params.unit} is {now.name}")
-        return Finding(FindingKind.DONE, "", _stopped(params, now.name, {}))
+        return self._check_closed(context, now.name)
+
+    def _check_closed(self, context: Context[StopReplicatorParams], state: str) -> Finding:
+        from orchestrator.drivers import files_host
+
+        params = context.params
+        if not params.published:
+            return Finding(FindingKind.DONE, "", _stopped(params, state, {}))
+        try:
+            seen = _script(context, files_host.look, {"published": params.published})
+        except (ContinuityError, TimeoutError) as error:
+            return Finding(FindingKind.CANNOT_TELL, str(error))
+        if seen["message"]:
+            return Finding(FindingKind.CANNOT_TELL, seen["message"])
+        entry = seen["entry"]
+        if entry is None or (entry["epoch"], entry["run"]) != (params.epoch, context.run):
+            return Finding(FindingKind.NOT_DONE, f"{params.published} was not closed by this run")
+        if seen["mode"] != files_host.CLOSED or seen["taking"]:
+            taking = ", and a document is being taken" if seen["taking"] else ""
+            return Finding(FindingKind.NOT_DONE, f"{params.published} is {seen['mode']}{taking}")
+        return Finding(FindingKind.DONE, "", _stopped(params, state, {"mode": seen["mode"]}))
 
     def execute(self, context: Context[StopReplicatorParams]) -> Outcome:
+        """New documents first: they are what would be lost. Then the replicator."""
+        if problem := self._close(context, undo=False):
+            return problem
+        return self._stop(context)
+
+    def _close(self, context: Context[StopReplicatorParams], *, undo: bool) -> Outcome | None:
+        """None: it is as wanted (also where nothing is published)."""
+        from orchestrator.drivers import files_host
+
+        params = context.params
+        if not params.published:
+            return None
+        context.record(f"{params.host}: {'undo ' if undo else ''}take no new documents at {params.published}")
+        arguments: dict[str, Json] = {
+            "published": params.published, "epoch": params.epoch, "site": params.site, "run": context.run,
+            "undo": undo,
+        }  # fmt: skip
+        try:
+            answer = _script(context, files_host.close, arguments)
+        except TransientError as error:
+            return Failed(str(error), retryable=True)
+        except (PermanentError, TimeoutError) as error:
+            return Unknown(str(error))
+        match answer["result"]:
+            case "done":
+                return None
+            case "refused":
+                return Failed(answer["message"])
+            case _:
+                return Unknown(answer["message"])
+
+    def _stop(self, context: Context[StopReplicatorParams]) -> Outcome:
         from orchestrator.drivers import files_host, supervisor
 
         params = context.params
@@ -79,8 +143,7 @@ class StopReplicator:
             now = supervisor.stop(manager, params.unit, context.secrets, context.seconds_left())
             seen: dict[str, Any] = {}
             if before.pid:
-                connection = context.hosts.connect(context.parts.hosts[params.host])
-                seen = connection.call(files_host.process, {"pid": before.pid}, timeout_seconds=bound)
+                seen = _script(context, files_host.process, {"pid": before.pid})
                 if seen["alive"]:
                     return Unknown(
                         f"{params.unit} is {now.name}, but a process lives under its pid {before.pid}"
@@ -91,9 +154,14 @@ class StopReplicator:
             return Failed(str(error), retryable=True)
         except PermanentError as error:
             return Failed(str(error))
-        return Succeeded(_stopped(params, now.name, {"pid_before": before.pid, "boot": seen.get("boot", "")}))
+        more: dict[str, Any] = {"pid_before": before.pid, "boot": seen.get("boot", "")}
+        return Succeeded(
+            _stopped(params, now.name, more | ({"mode": files_host.CLOSED} if params.published else {}))
+        )
 
     def undo(self, context: Context[StopReplicatorParams]) -> Outcome:
+        if problem := self._close(context, undo=True):
+            return problem
         return _start(context.params.host, context.params.unit, context)
 
 
@@ -226,6 +294,13 @@ def _start(host: str, unit: str, context: Context[Any]) -> Outcome:
     return Succeeded({"host": host, "unit": unit})
 
 
+def _script(context: Context[StopReplicatorParams], script: Any, arguments: dict[str, Json]) -> Any:
+    """What a script says on the host, within its share of the time."""
+    connection = context.hosts.connect(context.parts.hosts[context.params.host])
+    bound = min(SCRIPT_SECONDS_MAX, context.seconds_left())
+    return connection.call(script, arguments, timeout_seconds=bound)
+
+
 def _endpoint(host: str, parts: Parts) -> str:
     manager = parts.hosts[host].manager
     return urlsplit(manager.url).netloc if manager else parts.hosts[host].address
@@ -236,4 +311,6 @@ def _touch(host: str, parts: Parts) -> Touch:
 
 
 def _stopped(params: StopReplicatorParams, state: str, more: dict[str, Any]) -> dict[str, Any]:
-    return {"proof": str(ProofKind.DEMOTED), "host": params.host, "unit": params.unit, "state": state, **more}
+    """A replicator that stands still proves nothing about new documents: only a closed mode does."""
+    proof = {"proof": str(ProofKind.DEMOTED)} if params.published else {}
+    return {**proof, "host": params.host, "unit": params.unit, "state": state, **more}

@@ -1,7 +1,7 @@
 """Decides how replicated documents change sides; must never publish what no signed manifest covers.
 
-Nothing deletes across a role change: replication is stopped at both ends and proven stopped, the
-documents are verified, then published under the group's epoch, read-only first where the service
+Nothing deletes across a role change: the old side takes no new documents, replication is stopped at both
+ends, both are seen, the documents are verified, then published under the group's epoch, read-only first where the service
 says so.
 """
 
@@ -116,9 +116,10 @@ class _Steps:
         timeout = STOP_MS if self.move.is_planned else self.move.estate.policies.fence_budget_ms
         source, target = self.move.source, self.move.target
         yield Draft(
-            f"stop-{source}", Stage.FENCE, Role.FENCE, f"stop replication on {self.old.host} and see it stopped",
-            "nothing may change or delete documents from the old side while they change hands",
-            "files.stop-replicator", self._stop(self.old), timeout, drained, AUTHORISED, retry=FENCE_RETRY,
+            f"stop-{source}", Stage.FENCE, Role.FENCE,
+            f"take no new documents on {self.old.host}, stop replication there and see both",
+            "what the old side still took would be missing here; nor may it change documents while they change hands",
+            "files.stop-replicator", self._fence(self.old), timeout, drained, AUTHORISED, retry=FENCE_RETRY,
             fences=(self.old.host,), proves=ProofKind.DEMOTED,
         )  # fmt: skip
         yield Draft(
@@ -169,6 +170,12 @@ class _Steps:
     def _stop(self, place: FilesAt) -> dict[str, Json]:
         directory = self._text(place.directory, place)
         return {"host": place.host, "unit": place.replicator_unit, "directory": directory}
+
+    def _fence(self, place: FilesAt) -> dict[str, Json]:
+        published = self._text(place.published, place)
+        return {
+            **self._stop(place), "published": published, "epoch": self.move.epoch_next, "site": self.move.target,
+        }  # fmt: skip
 
     def _publish(
         self, key: str, stage: Stage, role: Role, place: FilesAt, mode: str, title: str, why: str,

@@ -2,6 +2,9 @@
 
 HostScripts: standard library only, nothing of orchestrator. They must never delete a document. The
 signature of a manifest is judged by whoever asks (``actions/files.py``), not on the host.
+
+A service that takes new documents holds ``published.taking`` shared (flock) while it reads
+``published.mode`` and takes one. A mode other than full is in force only when nobody holds that lock.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ MANIFEST_BYTES_MAX = 64 * 1024 * 1024
 CHUNK_BYTES = 1 << 20
 NAMED_PROBLEMS_MAX = 20
 MODES = ("read-only", "full")
+CLOSED = "read-only"
 
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<path>.+)")
 
@@ -98,17 +102,68 @@ def publish(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
     with _locked(published + ".lock", deadline) as is_held:
         if not is_held:
             return {"result": "failed", "message": "another change of what is published holds the lock"}
-        return _publish_locked(arguments, published)
+        return _publish_locked(arguments, published, deadline)
+
+
+def close(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
+    """Take no new documents here, if the epoch allows it; what is shown stays shown.
+
+    Arguments: published, epoch, site, run, undo, timeout_ms. ``undo`` gives back what this run found, and
+    is done where this run has closed nothing. Result: {result: done | refused | failed, message, mode}.
+    """
+    deadline = time.monotonic() + int(arguments["timeout_ms"]) / 1000
+    published = str(arguments["published"])
+    if not os.path.isdir(os.path.dirname(published)):
+        return {"result": "refused", "message": f"{published}: nothing was ever published here"}
+    with _locked(published + ".lock", deadline) as is_held:
+        if not is_held:
+            return {"result": "failed", "message": "another change of what is published holds the lock"}
+        return _close_locked(arguments, published, deadline)
+
+
+def _close_locked(arguments: Mapping[str, Any], published: str, deadline: float) -> Mapping[str, Any]:
+    run, epoch, undo = str(arguments["run"]), int(arguments["epoch"]), bool(arguments.get("undo"))
+    entry, problem = _entry(published)
+    is_own = entry is not None and (entry["run"], entry["epoch"]) == (run, epoch)
+    if undo and not problem and not is_own and (entry is None or entry["epoch"] < epoch):
+        return {"result": "done", "message": "nothing was closed", "mode": _mode(published)}
+    if undo:
+        return _publish_locked(arguments, published, deadline)
+    if refusal := problem or _refusal(entry, run, epoch, undo=False):
+        return {"result": "refused", "message": refusal}
+    before = {"target": _target(published), "mode": _mode(published)}
+    previous = entry["previous"] if is_own and entry is not None else before
+    claim = {"epoch": epoch, "site": str(arguments["site"]), "run": run, "previous": previous}
+    _replace(published + ".epoch", json.dumps(claim, sort_keys=True) + "\n")  # first: it remembers the mode
+    _set_mode(published, CLOSED)
+    _sync_directory(published)
+    mode = _mode(published)
+    if mode != CLOSED:
+        return {"result": "failed", "message": f"wanted {CLOSED}, found {mode}", "mode": mode}
+    if problem := _still_taken(published, deadline):
+        return {"result": "failed", "message": problem, "mode": mode}
+    return {"result": "done", "message": "", "mode": mode}
 
 
 def look(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
-    """What is published: {entry, target, mode}; None where there is nothing."""
+    """What is published: {entry, target, mode, taking}; None where there is nothing. ``taking``: a document
+    is being taken at this moment, perhaps under a mode that was changed since."""
     published = str(arguments["published"])
     entry, problem = _entry(published)
-    return {"entry": entry, "target": _target(published), "mode": _mode(published), "message": problem}
+    mode, taking = _mode(published), _still_taken(published, time.monotonic()) != ""
+    return {"entry": entry, "target": _target(published), "mode": mode, "taking": taking, "message": problem}
 
 
-def _publish_locked(arguments: Mapping[str, Any], published: str) -> Mapping[str, Any]:
+def _still_taken(published: str, deadline: float) -> str:
+    """Wait until nobody takes a document any more; what is wrong when somebody still does at the deadline."""
+    path = published + ".taking"
+    if not os.path.exists(path):
+        return ""
+    with _locked(path, deadline) as is_held:
+        return "" if is_held else f"{path} is held: a document is still being taken"
+
+
+def _publish_locked(arguments: Mapping[str, Any], published: str, deadline: float) -> Mapping[str, Any]:
     run, epoch, undo = str(arguments["run"]), int(arguments["epoch"]), bool(arguments.get("undo"))
     entry, problem = _entry(published)
     refusal = problem or _refusal(entry, run, epoch, undo)
@@ -133,6 +188,8 @@ def _publish_locked(arguments: Mapping[str, Any], published: str) -> Mapping[str
     after = {"target": _target(published), "mode": _mode(published)}
     if after != wanted:
         return {"result": "failed", "message": f"wanted {wanted}, found {after}"}
+    if wanted["mode"] != "full" and (problem := _still_taken(published, deadline)):
+        return {"result": "failed", "message": problem}
     return {"result": "done", "message": "", "before": before, **after}
 
 

@@ -6,6 +6,7 @@ this service must never publish by itself. Run as a program: ``python -m orchest
 
 from __future__ import annotations
 
+import fcntl
 import http.server
 import json
 import sys
@@ -52,6 +53,17 @@ class Gazette:
         base = (self.folder / "editions").resolve()
         path = (base / number / name).resolve()
         return path.read_bytes() if path.is_relative_to(base) and path.is_file() else None
+
+    def take(self, name: str, content: bytes) -> int:
+        """Take one document: the number of its edition; 0 in any mode but full.
+
+        Looked at twice: whoever closes waits for the lock, and those who come later must not hold it.
+        """
+        if self.mode() != "full":
+            return 0
+        with (self.folder / "published.taking").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            return self.publish_all({name: content}) if self.mode() == "full" else 0
 
     def publish_all(self, added: Mapping[str, bytes]) -> int:
         """Add or replace documents: a new edition, signed. Returns its number."""
@@ -103,11 +115,12 @@ def handler(gazette: Gazette) -> type[http.server.BaseHTTPRequestHandler]:
             except ValueError:
                 self._answer(422, {"site": gazette.site, "error": "not a document's name"})
                 return
-            if gazette.mode() != "full":
+            edition = gazette.take(name, content)
+            if not edition:
                 time.sleep(PACE_SECONDS)  # a proxy that tries again must not use up its tries
                 self._answer(503, {**gazette.state(), "error": "nothing is taken here now"})
                 return
-            self._answer(200, {"site": gazette.site, "edition": gazette.publish_all({name: content})})
+            self._answer(200, {"site": gazette.site, "edition": edition})
 
         def _answer(self, status: int, body: dict[str, Any]) -> None:
             self._write(status, "application/json", json.dumps(body).encode())

@@ -158,16 +158,35 @@ def documents(call: Call) -> Documents:
 
 
 def stop_replicator(call: Call) -> Answer:
-    documents(call).replicates = False
+    """With ``published`` no new documents are taken there either, which alone proves that it is closed."""
+    here = documents(call)
+    if not call.text("published"):
+        here.replicates = False
+        return Succeeded()
+    if told := refusal(here.claim, call):
+        return Failed(f"{call.text('host')}: {told}")
+    call.remember(here.mode)
+    here.mode, here.claim, here.replicates = "read-only", own_claim(call), False
     return Succeeded({"proof": "demoted"})
 
 
 def check_replicator_stopped(call: Call) -> Finding:
-    return found(not documents(call).replicates, proof="demoted")
+    here = documents(call)
+    if not call.text("published"):
+        return found(not here.replicates)
+    is_closed = here.mode == "read-only" and is_own(here.claim, call)
+    return found(is_closed and not here.replicates, proof="demoted")
 
 
 def replicate_again(call: Call) -> Outcome:
-    documents(call).replicates = True
+    here = documents(call)
+    if call.text("published"):
+        if here.claim.epoch >= call.number("epoch") and not is_own(here.claim, call):
+            return Failed(f"{call.text('host')}: {here.claim.run} has published since")
+        before = call.remembered()
+        if is_own(here.claim, call) and before is not None:
+            here.mode = before
+    here.replicates = True
     return Succeeded()
 
 
@@ -185,6 +204,19 @@ def start_replicator(call: Call) -> Answer:
     return Succeeded()
 
 
+def blame_open_fences(call: Call) -> None:
+    """Where this run fenced documents, none may be taken any more."""
+    for step in call.plan.steps.values():
+        if (
+            step.unit == call.step.unit
+            and step.role is Role.FENCE
+            and (call.run, step.id) in call.world.effects
+        ):
+            host = str(step.action.arguments["host"])
+            if call.world.documents[host].mode == "full":
+                call.world.blame("one-writer", f"{call.step.id} publishes while {host} takes new documents")
+
+
 def publish(call: Call) -> Answer:
     """In a mode, under an epoch. Whoever takes new documents must be the only one who writes there."""
     here, mode = documents(call), call.text("mode")
@@ -192,6 +224,8 @@ def publish(call: Call) -> Answer:
         return Failed(f"{call.text('host')}: {told}")
     if here.replicates and call.step.role is Role.OPEN:
         call.world.blame("one-writer", f"{call.step.id} publishes while a replicator writes there")
+    if call.step.role is Role.OPEN:
+        blame_open_fences(call)
     call.remember(here.mode)
     here.mode, here.claim = mode, own_claim(call)
     return Succeeded()

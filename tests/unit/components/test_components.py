@@ -210,6 +210,9 @@ def test_documents_are_published_only_when_both_replicators_are_stopped_and_all_
     assert made.is_stateful
     assert made.fence_hosts == ("a1",)
     assert drafts["stop-home"].fences == ("a1",)
+    closes = {name: drafts["stop-home"].arguments.get(name) for name in ("published", "epoch", "site")}
+    assert closes == {"published": "/srv/published", "epoch": 5, "site": "embassy"}, "no new documents there"
+    assert "published" not in drafts["stop-embassy"].arguments, "what is shown at the target stays as it is"
     assert drafts["verify"].needs == ("stop-embassy",)
     assert drafts["epoch"].needs == ("verify",)
     for key in ("epoch", "publish"):

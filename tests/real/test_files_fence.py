@@ -1,0 +1,87 @@
+"""The old side of documents is closed by its fence: what it would still take would be lost and never listed."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.lab import adoption, layout, sites
+from orchestrator.lab.layout import SERVICE_HOSTS, SERVICE_PORTS, Lab, SiteName
+from tests import labs
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+
+ROOT = Path(__file__).resolve().parents[2]
+END_SECONDS = 90.0
+ANSWER_SECONDS_MAX = 8.0
+DONE = 0
+SERVICE = "state-gazette"
+FENCE = "state-gazette/documents/stop-home"
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """A lab whose estate knows no power controller: the fences of its components, or people's word."""
+    with labs.own_home():
+        made = sites.up(sites.Wanted(owned=True), adopt=adoption.adopt)
+        estate = yaml.safe_load(made.estate.read_text())
+        for fences in estate["fences"].values():
+            fences[:] = [fence for fence in fences if fence["proves"] in ("demoted", "site-lost")]
+        layout.write_file(made.estate, yaml.safe_dump(estate, sort_keys=False))
+        yield made
+
+
+def say(lab: Lab, *words: str) -> tuple[int, dict[str, Any]]:
+    kept = {name: value for name, value in os.environ.items() if name != "CONTINUITY_ESTATE"}
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", *words, "--estate", str(lab.estate), "--output", "json"],
+        cwd=lab.path,
+        env={**kept, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=END_SECONDS,
+    )
+    return done.returncode, json.loads(done.stdout) if done.stdout else {"stderr": done.stderr}
+
+
+def put(lab: Lab, site: SiteName, name: str) -> int:
+    """Give the gazette of one site a new document, past every front door."""
+    connection = http.client.HTTPConnection(
+        lab.address(site), SERVICE_PORTS[SERVICE], timeout=ANSWER_SECONDS_MAX
+    )
+    try:
+        connection.request("PUT", f"/documents/{name}", body=b"x", headers={"Host": SERVICE_HOSTS[SERVICE]})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_after_the_proof_the_old_side_takes_no_document_and_after_the_way_home_it_does(lab: Lab) -> None:
+    assert put(lab, "home", "2026/before.txt") == 200
+    code, document = say(lab, "failover", "--yes", "--even-if-healthy", "--by", "Tester")
+    assert code == DONE, document
+    states = {step["id"]: step["state"] for step in document["steps"]}
+    assert states[FENCE] == "succeeded", states
+    assert put(lab, "home", "2026/ghost.txt") == 503
+    assert put(lab, "embassy", "2026/abroad.txt") == 200
+    folder = lab.site("home").gazette
+    assert (folder / "published.mode").read_text().strip() == "read-only"
+    assert json.loads((folder / "published.epoch").read_text())["epoch"] == 2
+
+    code, document = say(lab, "failback", "--yes", "--by", "Tester")
+    assert code == DONE, document
+    assert put(lab, "embassy", "2026/ghost.txt") == 503
+    assert put(lab, "home", "2026/after.txt") == 200
+    shown = {path.name for path in (folder / "published" / "2026").iterdir()}
+    assert {"abroad.txt", "after.txt"} <= shown
+    assert "ghost.txt" not in shown
