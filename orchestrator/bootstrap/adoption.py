@@ -99,9 +99,9 @@ def _conclude(app: App, known: GroupState, seen: list[Looked]) -> Conclusion:
 
 def _several(clusters: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
     """The sites that take writes, of each cluster where they are more than one."""
-    from orchestrator.bootstrap.observe import writers
+    from orchestrator.bootstrap.standing import writing_sites
 
-    found = {unit: tuple(writers(seen)) for unit, seen in clusters.items()}
+    found = {unit: tuple(writing_sites(seen)) for unit, seen in clusters.items()}
     return {unit: sites for unit, sites in found.items() if len(sites) > 1}
 
 
@@ -159,13 +159,13 @@ def adopt(app: App, conclusion: Conclusion, by: str, active: str | None) -> Grou
     RefusedError where the evidence does not say and people did not either, and where it would override
     what the log knows: a split brain, a later epoch, an active site that nothing but people contradicts.
     """
-    from orchestrator.bootstrap.observe import journal_conflict
+    from orchestrator.bootstrap.standing import journal_conflict
 
     if active is not None and active not in app.loaded.estate.sites:
         raise InputError(f"--active {active}: no such site; sites: {', '.join(app.loaded.estate.sites)}")
     name = conclusion.group
     for unit, sites in conclusion.writers.items():
-        journal_conflict(app, name, unit, list(sites))
+        journal_conflict(app, name, unit, {"writers": list(sites)})
     at = now(app.clock)
 
     def decide(state: GroupState) -> GroupAdopted:
@@ -183,7 +183,7 @@ def adopt(app: App, conclusion: Conclusion, by: str, active: str | None) -> Grou
 
     state = app.journal.append_group(name, decide)
     for unit, sites in conclusion.writers.items():  # of a group that this log had never seen
-        journal_conflict(app, name, unit, list(sites))
+        journal_conflict(app, name, unit, {"writers": list(sites)})
     return app.journal.group(name) if conclusion.writers else state
 
 

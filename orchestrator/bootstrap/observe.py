@@ -11,7 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.events import GroupConflictSeen
+from orchestrator.bootstrap.standing import (
+    journal_conflict,
+    journal_left,
+    journal_unprotected,
+    writing_sites,
+)
 from orchestrator.core.model import Operation, Stage
 from orchestrator.core.outcomes import Failed, Succeeded
 from orchestrator.core.plan import Plan, Role, Step
@@ -22,7 +27,6 @@ from orchestrator.engine.journal import moment, utc_text
 
 if TYPE_CHECKING:
     from orchestrator.bootstrap.app import App
-    from orchestrator.core.groups import GroupState
 
 OBSERVE_SECONDS = 2.0
 INSPECT = "postgresql.inspect"
@@ -126,13 +130,15 @@ def observe(app: App, plan: Plan) -> dict[str, Any]:
     steps = [step for step in plan.steps.values() if step.stage is Stage.PREFLIGHT]
     found = _perform(app, plan, steps)
     at = now(app.clock)
-    observed = {"at": moment(at), "steps": found, "lines": _lines(plan, found)}
+    observed: dict[str, Any] = {"at": moment(at), "steps": found, "lines": _lines(plan, found)}
     if plan.operation is Operation.FAILOVER:
         observed["loss"] = {
             step.unit: expected_loss_text(found[step.id].get("evidence") or {}, plan, at.utc_ns)
             for step in steps
             if step.action.kind == INSPECT
         }
+    else:
+        observed["lines"] += look_for_conflicts(app).text.splitlines()
     return observed
 
 
@@ -235,47 +241,46 @@ def _perform(app: App, plan: Plan, steps: list[Step], seconds: float = OBSERVE_S
 
 
 def look_for_conflicts(app: App) -> Seen:
-    """Ask every cluster's sites now. Two sites that take writes are a split brain, and journalled."""
+    """Ask every cluster's sites now. Two sites that take writes, or took them, are a split brain, and
+    journalled; so is an active primary from which no standby streams."""
     document: dict[str, Any] = {"at": moment(now(app.clock)), "clusters": {}}
     lines = [f"asked at {document['at']}:"]
-    for unit, (group, found) in clusters_now(app).items():
+    clusters = clusters_now(app)
+    for unit, (group, found) in clusters.items():
         document["clusters"][unit] = found
         for site, seen in (found.get("sites") or {}).items():
             state = seen.get("role", "unknown") if seen.get("reachable") else "does not answer"
             lines.append(f"  {unit} at {site}: {state}")
-        several = writers(found)
-        if len(several) > 1:
-            lines.append(f"  {unit}: SPLIT BRAIN: {' and '.join(several)} take writes")
-            journal_conflict(app, group, unit, several)
+        writers = writing_sites(found)
+        if len(writers) > 1:
+            lines.append(f"  {unit}: SPLIT BRAIN: {' and '.join(writers)} take writes")
+            journal_conflict(app, group, unit, {"writers": list(writers)})
+    left = journal_left(app, clusters)
+    lost = journal_unprotected(app, clusters)
+    lines += [f"  {each.unit} at {each.site}: SPLIT BRAIN: {each.old.text()}" for each in left]
+    lines += [f"  {group}: UNPROTECTED: {reason}" for group, reason in lost.items()]
+    document["left"] = [{"cluster": each.unit, "site": each.site, **each.old.evidence()} for each in left]
+    document["unprotected"] = lost
     return Seen(document, "\n".join(lines))
 
 
+def look_before(app: App, operation: Operation) -> None:
+    """What the log must know before a planned operation is planned. A failover waits for nothing."""
+    if operation is not Operation.FAILOVER and app.has_log:
+        look_for_conflicts(app)
+
+
 def journal_conflicts(app: App, plan: Plan) -> None:
-    """Before home follows or is gone to: a second site that takes writes is found here, whoever looked for
-    it or did not: the way home is refused until people have resolved it."""
+    """Before home follows or is gone to: a second site that takes writes, or took them, is found here, whoever
+    looked for it or did not: the way home is refused until people have resolved it."""
     steps = [step for step in plan.steps.values() if step.action.kind == INSPECT]
     found = _perform(app, plan, steps)
-    for step in steps:
-        several = writers(found[step.id].get("evidence") or {})
-        if len(several) > 1:
-            journal_conflict(app, step.group, step.unit, several)
-
-
-def writers(found: Mapping[str, Any]) -> list[str]:
-    """The sites of an inspection that take writes."""
-    return [site for site, seen in (found.get("sites") or {}).items() if seen.get("serves_writes")]
-
-
-def journal_conflict(app: App, group: str, unit: str, sites: list[str]) -> None:
-    """Write into the log that several sites take writes, unless it knows or people have resolved it."""
-    at = now(app.clock)
-    evidence: dict[str, Json] = {"cluster": unit, "writers": list(sites)}
-
-    def decide(state: GroupState) -> GroupConflictSeen | None:
-        known = state.conflict or state.is_resolved or not state.adopted
-        return None if known else GroupConflictSeen(at, group, evidence)
-
-    app.journal.append_group(group, decide)
+    clusters = {step.unit: (step.group, found[step.id].get("evidence") or {}) for step in steps}
+    for unit, (group, seen) in clusters.items():
+        writers = writing_sites(seen)
+        if len(writers) > 1:
+            journal_conflict(app, group, unit, {"writers": list(writers)})
+    journal_left(app, clusters)
 
 
 @dataclass(frozen=True, slots=True)

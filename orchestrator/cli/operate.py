@@ -208,6 +208,10 @@ def _operate(
 
     app = open_app(estate)
     wish = Wish(operation, tuple(service or ()), to, leave_reasons(leave), rejoin)
+    if not dry_run and operation is not Operation.FAILOVER:
+        from orchestrator.bootstrap.observe import look_before
+
+        look_before(app, operation)
     made, notes = plan_operation(app, wish)
     if dry_run:
         show(app, made, notes, flags.output)
