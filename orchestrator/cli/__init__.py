@@ -14,6 +14,7 @@ from orchestrator.cli import _exits
 
 def main() -> None:
     """The entry point: runs a command and ends with its documented exit code."""
+    sys.excepthook = _exits.say_bug
     sys.exit(_exits.guarded(lambda: _run(sys.argv[1:])))
 
 
@@ -23,4 +24,4 @@ def _run(words: Sequence[str]) -> None:
     if not _plain.answered(words):
         from orchestrator.cli import _commands
 
-        _commands.build(words)(standalone_mode=True)
+        _commands.run(words, as_document=_exits.wants_json())

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from typing import cast
 
 import typer
+
+from orchestrator.cli._help import keep_lines
+from orchestrator.errors import InputError
 
 VERBS: Mapping[str, tuple[str, ...]] = {
     "plan": ("plan",),
@@ -38,7 +43,24 @@ def build(words: Sequence[str] = ()) -> typer.Typer:
     for name, text in GROUPS.items():
         if first == name or not (named or first in GROUPS):
             app.add_typer(import_module(f"orchestrator.cli.{name}").app, name=name, help=text)
+    keep_lines(app)
     return app
+
+
+USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
+"""What the parser raises for words that are no command."""
+
+
+def run(words: Sequence[str], *, as_document: bool) -> None:
+    """Parse and carry out; ends the process. ``as_document``: what is wrong with the words is raised as an
+    InputError, so that it is said in a document too."""
+    if not as_document:
+        build(words)()
+    try:
+        code = build(words)(standalone_mode=False)
+    except USAGE_ERROR as error:
+        raise InputError(error.format_message()) from error
+    sys.exit(code or 0)
 
 
 def _empty() -> typer.Typer:
@@ -49,7 +71,8 @@ def _empty() -> typer.Typer:
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Bring critical services up at the data embassy, and take them home again.\n\n"
-        "Exit codes: 0 done, 1 bug, 2 input, 3 refused, 4 held, 5 aborted or undone, 6 partial.",
+        "Exit codes: 0 done, 1 bug, 2 input, 3 refused, 4 held, 5 aborted or undone, 6 partial, "
+        "130 stopped by Ctrl-C.",
     )
 
     @app.callback(invoke_without_command=True)

@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
 from orchestrator.core.states import RunState
 from orchestrator.errors import ContinuityError, InputError, InvariantBroken, JournalError, RefusedError
@@ -83,18 +84,29 @@ def guarded(call: Callable[[], None]) -> int:
     return DONE
 
 
+def say_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """The last word on an exception that nobody expected: the traceback, and a document where one is wanted."""
+    if wants_json():
+        _print_document("bug", BUG, f"{kind.__name__}: {error}", ())
+    sys.__excepthook__(kind, error, trace)
+
+
 def _say(kind: str, code: int, message: str, instead: tuple[str, ...]) -> int:
-    if _wants_json():
-        body = {"schema": "continuity/error/v1", "error": kind, "message": message, "instead": list(instead)}
-        print(json.dumps(body | {"exit_code": code}))
+    if wants_json():
+        _print_document(kind, code, message, instead)
     print(f"continuity: {kind}: {message}", file=sys.stderr)
     for command in instead:
         print(f"    {command}", file=sys.stderr)
     return code
 
 
-def _wants_json() -> bool:
+def _print_document(kind: str, code: int, message: str, instead: tuple[str, ...]) -> None:
+    body = {"schema": "continuity/error/v1", "error": kind, "message": message, "instead": list(instead)}
+    print(json.dumps(body | {"exit_code": code}), flush=True)
+
+
+def wants_json() -> bool:
     words = sys.argv
-    return "--output=json" in words or any(
+    return bool({"--output=json", "-ojson"} & set(words)) or any(
         a in ("--output", "-o") and b == "json" for a, b in itertools.pairwise(words)
     )

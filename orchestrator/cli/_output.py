@@ -26,4 +26,6 @@ ByOption = Annotated[str | None, typer.Option("--by", help="Who orders this; sta
 SignedOption = Annotated[
     str | None, typer.Option("--by", help="Who signs this, by name; or CONTINUITY_BY. Stands in the record.")
 ]
-RunArgument = Annotated[str | None, typer.Argument(help="The run; default: the one that is open.")]
+RunArgument = Annotated[
+    str | None, typer.Argument(help="The run; default: the one that is open, else the last.")
+]

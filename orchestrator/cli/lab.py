@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from orchestrator.cli import lab_demo
+from orchestrator.cli import _exits, lab_demo
 from orchestrator.cli._output import Output, OutputOption, emit, paint, say, table
 from orchestrator.errors import RefusedError
 
@@ -45,7 +45,13 @@ def up(
     ] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Bring up two data centres on this machine: home and the embassy, with a link between them."""
+    """Bring up two data centres on this machine: home and the embassy, with a link between them.
+
+    Examples:
+
+      continuity lab up
+      continuity lab up --async
+    """
     from orchestrator.lab import adoption, sites
 
     started = time.monotonic()
@@ -70,7 +76,10 @@ def _durability_text(durability: str) -> str:
 
 @app.command()
 def status(number: LabOption = None, output: OutputOption = Output.TEXT) -> None:
-    """Show the labs of this person, and how the parts of each are right now."""
+    """Show the labs of this person, and how the parts of each are right now.
+
+    Example: continuity lab status
+    """
     from orchestrator.lab import claims, faults, sites
 
     labs = claims.labs() if number is None else [claims.find(number)]
@@ -122,7 +131,14 @@ def load(
     stop: Annotated[bool, typer.Option("--stop", help="End every load of the lab.")] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Write through the front door and keep a ledger of what was acknowledged."""
+    """Write through the front door and keep a ledger of what was acknowledged.
+
+    Examples:
+
+      continuity lab load --seconds 30
+      continuity lab load --background --seconds 0
+      continuity lab load --stop
+    """
     from orchestrator.lab import traffic
 
     lab = _find(number)
@@ -188,7 +204,13 @@ def break_(
     delay: Annotated[int, typer.Option(help="link-slow: milliseconds each way.", min=0, max=10_000)] = 0,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Break something for real; says what is real about it and what is not."""
+    """Break something for real; says what is real about it and what is not.
+
+    Examples:
+
+      continuity lab break home-crash
+      continuity lab break link-slow --delay 200
+    """
     from orchestrator.lab import faults
 
     found = faults.break_it(_find(number), fault, _site(site), delay)
@@ -207,7 +229,13 @@ def heal(
     site: SiteOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Heal a fault. A database that is not the active one is held back: ``break home-returns`` does not."""
+    """Heal a fault. A database that is not the active one is held back: ``break home-returns`` does not.
+
+    Examples:
+
+      continuity lab heal
+      continuity lab heal link-cut
+    """
     from orchestrator.lab import faults
 
     healed = faults.heal(_find(number), fault, _site(site))
@@ -224,7 +252,13 @@ def check(
     site: SiteOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Compare the ledgers with the site that survived, value by value; ends with exit code 6 if anything is wrong."""
+    """Compare the ledgers with the site that survived, value by value; ends with exit code 6 if anything is wrong.
+
+    Examples:
+
+      continuity lab check
+      continuity lab check --site embassy
+    """
     from orchestrator.lab import sites, traffic
 
     lab = _find(number)
@@ -234,7 +268,7 @@ def check(
     found = traffic.check(lab, survivor)
     emit(output, "continuity/lab-check/v1", found, _check_text(found))
     if not found["verified"]:
-        raise typer.Exit(6)
+        raise typer.Exit(_exits.PARTIAL)
 
 
 def _check_text(found: dict[str, Any]) -> str:
@@ -265,7 +299,13 @@ def down(
     every: Annotated[bool, typer.Option("--all", help="Every lab of this person.")] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """End every process of a lab and delete its folder."""
+    """End every process of a lab and delete its folder.
+
+    Examples:
+
+      continuity lab down
+      continuity lab down --all
+    """
     from orchestrator.lab import claims, sites
 
     labs = claims.labs() if every else [_find(number)]
@@ -276,7 +316,10 @@ def down(
 
 @app.command()
 def doctor(output: OutputOption = Output.TEXT) -> None:
-    """Say which parts a lab would use here, and what is missing."""
+    """Say which parts a lab would use here, and what is missing.
+
+    Example: continuity lab doctor
+    """
     from orchestrator.lab import doctor as lab_doctor
 
     findings = lab_doctor.examine()
@@ -287,4 +330,4 @@ def doctor(output: OutputOption = Output.TEXT) -> None:
     body = {"findings": [{"part": each.part, "ok": each.ok, "detail": each.detail} for each in findings]}
     emit(output, "continuity/lab-doctor/v1", body, table(rows))
     if not all(each.ok for each in findings):
-        raise typer.Exit(3)
+        raise typer.Exit(_exits.REFUSED)

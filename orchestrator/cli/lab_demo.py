@@ -49,7 +49,7 @@ def demo(
         found = lab_demo.run(wanted, _Progress())
     except KeyboardInterrupt:
         say("stopped: the lab is gone")
-        raise typer.Exit(130) from None
+        raise typer.Exit(_exits.STOPPED) from None
     _print(output, figures.SCHEMA, found)
     if not found["verified"]:
         raise typer.Exit(_exits.PARTIAL)

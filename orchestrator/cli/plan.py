@@ -26,6 +26,16 @@ class Rejoin(StrEnum):
     RECLONE = "reclone"
 
 
+class Offered(StrEnum):
+    """The operations that can be ordered."""
+
+    FAILOVER = Operation.FAILOVER.value
+    SWITCHOVER = Operation.SWITCHOVER.value
+    FAILBACK = Operation.FAILBACK.value
+    REPROTECT = Operation.REPROTECT.value
+
+
+OperationArgument = Annotated[Offered, typer.Argument(help="What would be ordered.")]
 RejoinOption = Annotated[
     Rejoin,
     typer.Option(
@@ -39,7 +49,7 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
-    operation: Annotated[Operation, typer.Argument(help="failover, switchover, failback or reprotect.")],
+    operation: OperationArgument,
     service: ServiceOption = None,
     to: ToOption = None,
     leave: LeaveOption = None,
@@ -62,7 +72,7 @@ def plan(
     from orchestrator.bootstrap.operations import Wish, plan_operation
 
     app = open_app(estate)
-    wish = Wish(operation, tuple(service or ()), to, leave_reasons(leave), rejoin)
+    wish = Wish(Operation(operation), tuple(service or ()), to, leave_reasons(leave), rejoin)
     made, notes = plan_operation(app, wish)
     observed = None
     if live:

@@ -8,7 +8,15 @@ import typer
 
 from orchestrator.cli import _exits
 from orchestrator.cli._output import EstateOption, Output, OutputOption, emit, paint
-from orchestrator.cli.plan import LeaveOption, Rejoin, RejoinOption, ServiceOption, ToOption, leave_reasons
+from orchestrator.cli.plan import (
+    LeaveOption,
+    OperationArgument,
+    Rejoin,
+    RejoinOption,
+    ServiceOption,
+    ToOption,
+    leave_reasons,
+)
 from orchestrator.core.model import Operation
 
 if TYPE_CHECKING:
@@ -23,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def preflight(
-    operation: Annotated[Operation, typer.Argument(help="failover, switchover, failback or reprotect.")],
+    operation: OperationArgument,
     service: ServiceOption = None,
     to: ToOption = None,
     leave: LeaveOption = None,
@@ -47,7 +55,7 @@ def preflight(
     from orchestrator.bootstrap.operations import Wish, plan_operation
 
     app = open_app(estate)
-    wish = Wish(operation, tuple(service or ()), to, leave_reasons(leave), rejoin)
+    wish = Wish(Operation(operation), tuple(service or ()), to, leave_reasons(leave), rejoin)
     made, notes = plan_operation(app, wish)
     gates = ask_gates(app, made, seconds)
     document = {

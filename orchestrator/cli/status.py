@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli._output import EstateOption, Output, OutputOption, RunArgument
+from orchestrator.cli._output import EstateOption, Output, OutputOption, RunArgument, say
 from orchestrator.cli._status import show
+from orchestrator.core.states import RunState
+
+if TYPE_CHECKING:
+    from orchestrator.bootstrap.app import App
+    from orchestrator.core.log import Recorded
+
+WAITS_FOR_PEOPLE = frozenset({RunState.READY, RunState.HELD, RunState.PAUSED})
 
 WATCH_POLL_SECONDS = 0.05
+DRIVER_GONE_SECONDS = 5.0
+"""How long a run may have no driver before a watcher says so: one that begins or takes over needs a moment."""
 
 
 def register(app: typer.Typer) -> None:
@@ -41,31 +50,52 @@ def watch(
     estate: EstateOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Follow a run until it is over or held: one line per event (JSON Lines with --output json).
+    """Follow a run until it is over, waits for people, or nobody drives it: one line per event (JSON Lines
+    with --output json).
 
     Example: continuity watch
     """
-    import json
-    import time
-
     from orchestrator.bootstrap.app import open_app
     from orchestrator.bootstrap.operations import open_run
-    from orchestrator.engine.journal import RUN, moment
-    from orchestrator.reports.history import event_document, event_text
 
     app = open_app(estate)
-    journal = app.journal
-    name = open_run(journal, run)
-    tracked = journal.load(name)
-    seen = 0
+    follow(app, open_run(app.journal, run), output)
+
+
+def follow(app: App, name: str, output: Output, gone_seconds: float = DRIVER_GONE_SECONDS) -> None:
+    """Print each event of a run as it comes, and at the end why no more is shown."""
+    import time
+
+    from orchestrator.engine import lock
+    from orchestrator.engine.journal import RUN
+
+    tracked = app.journal.load(name)
+    seen, driven = 0, time.monotonic()
     while True:
-        for entry in journal.store.read(RUN + name, seen):
+        for entry in app.journal.store.read(RUN + name, seen):
             seen = entry.stream_seq
-            if output is Output.JSON:
-                print(json.dumps(event_document(entry)), flush=True)
-            else:
-                print(f"{moment(entry.event.at)}  {event_text(entry.event)}", flush=True)
-        journal.refresh(tracked)
-        if tracked.run.is_final or tracked.run.state.value in ("held", "ready"):
-            raise typer.Exit
+            _print_event(entry, output)
+        app.journal.refresh(tracked)
+        run = tracked.run
+        if run.is_final or run.state in WAITS_FOR_PEOPLE:
+            if not run.is_final:
+                say(f"{name} is {run.state.value}; what you can do: continuity status {name}")
+            return
+        if lock.driver_pid(app.settings.log_folder, name):
+            driven = time.monotonic()
+        elif time.monotonic() - driven > gone_seconds:
+            say(f"{name} is {run.state.value}, but no process drives it; to go on: continuity resume {name}")
+            return
         time.sleep(WATCH_POLL_SECONDS)
+
+
+def _print_event(entry: Recorded, output: Output) -> None:
+    import json
+
+    from orchestrator.engine.journal import moment
+    from orchestrator.reports.history import event_document, event_text
+
+    if output is Output.JSON:
+        print(json.dumps({"schema": "continuity/event/v1", **event_document(entry)}), flush=True)
+    else:
+        print(f"{moment(entry.event.at)}  {event_text(entry.event)}", flush=True)

@@ -36,6 +36,7 @@ authorise 5s
 proceed
 ok db/close,db/verify
 ok site/power
+failed db/stop
 ok db/measure behind 90s
 """
 
