@@ -45,12 +45,21 @@ land A 192.0.2.20
 REFERENCE = "secret://file/tsig"
 
 
+PORT_TRIES_MAX = 50
+
+
 def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-        udp.bind(("127.0.0.1", 0))
-        port = int(udp.getsockname()[1])
-        tcp.bind(("127.0.0.1", port))
-        return port
+    """A port that is free for both TCP and UDP: the kernel picks one for TCP, and it may be taken in UDP."""
+    for _ in range(PORT_TRIES_MAX):
+        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            tcp.bind(("127.0.0.1", 0))
+            port = int(tcp.getsockname()[1])
+            try:
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError(f"no port free for TCP and UDP in {PORT_TRIES_MAX} tries")
 
 
 def bind9(folder: Path, port: int, secret: str) -> list[str]:
