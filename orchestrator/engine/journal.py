@@ -8,7 +8,7 @@ something is decided: most processes look and append nothing.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -22,7 +22,7 @@ from orchestrator.core.log import Append
 from orchestrator.core.moment import At
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run, start
-from orchestrator.errors import ConflictError, InvariantBroken, RefusedError
+from orchestrator.errors import ConflictError, InvariantBroken, JournalError, RefusedError
 
 if TYPE_CHECKING:
     from orchestrator.core.decision import Decision
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from orchestrator.ports import Store
 
 CONFLICTS_MAX = 100
+WHAT_IS_SAFE = (
+    "nothing is begun on it. To see all of it: continuity history --verify. Keep this log, put its last good "
+    "copy back, or move it away and let the evidence speak: continuity adopt --all"
+)
 RUN = "run:"
 GROUP = "group:"
 
@@ -61,6 +65,22 @@ class Journal:
         self._at_point = at_point  # told before and after each append, by what it appends (kill tests)
         self._plans: dict[str, Plan] = {}
 
+    def must_be_whole(self) -> None:
+        """Raises JournalError where an entry was changed, taken out or put in after it was written."""
+        breaks = self.store.verify()
+        if breaks:
+            more = f" and {len(breaks) - 1} more breaks" if len(breaks) > 1 else ""
+            raise JournalError(f"the log is not what was written: {breaks[0]}{more}; {WHAT_IS_SAFE}")
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """What was changed by hand often makes no sense any more: then that is said, and not what it broke."""
+        try:
+            yield
+        except Exception:
+            self.must_be_whole()
+            raise
+
     # --- groups -------------------------------------------------------------------------------
 
     def group(self, name: str) -> GroupState:
@@ -69,7 +89,8 @@ class Journal:
     def _group(self, name: str) -> tuple[GroupState, int]:
         records = self.store.read(GROUP + name)
         history = [cast("GroupEvent", record.event) for record in records]
-        return group_states.fold_group(name, history), len(records)
+        with self._understood():
+            return group_states.fold_group(name, history), len(records)
 
     def groups(self) -> dict[str, GroupState]:
         return {name[len(GROUP) :]: self.group(name[len(GROUP) :]) for name in self.store.streams(GROUP)}
@@ -94,10 +115,12 @@ class Journal:
         """Begin a run and claim its groups, in one transaction.
 
         Raises RefusedError where a group is not adopted, in conflict, or held by another run: two
-        people starting at once cannot both win, and the loser is told who did.
+        people starting at once cannot both win, and the loser is told who did. JournalError where the log
+        is not what was written: nothing is begun on it.
         """
         from orchestrator.core.decision import claims
 
+        self.must_be_whole()
         run = start(plan, created)
         for _ in range(CONFLICTS_MAX):
             appends = [Append(RUN + created.run, 0, (created,))]
@@ -132,8 +155,8 @@ class Journal:
             near = [name[len(RUN) :] for name in self.store.streams(RUN)][-5:]
             raise RefusedError(f"no run named {run_id!r} in this log", tuple(reversed(near)))
         history = [cast("RunEvent", record.event) for record in records]
-        created = cast("RunCreated", history[0])
-        run = fold_run(self.plan(created.digest), history)
+        with self._understood():
+            run = fold_run(self.plan(cast("RunCreated", history[0]).digest), history)
         seqs = {name: self._group(name)[1] for name in run.plan.groups}
         return Tracked(run, len(records), seqs)
 
@@ -150,7 +173,8 @@ class Journal:
         """Fold what other processes appended. True if the run has moved on."""
         records = self.store.read(RUN + tracked.run.id, tracked.stream_seq)
         for record in records:
-            tracked.run = evolve(tracked.run, cast("RunEvent", record.event))
+            with self._understood():
+                tracked.run = evolve(tracked.run, cast("RunEvent", record.event))
             tracked.stream_seq = record.stream_seq
         for name in tracked.group_seqs:
             newer = self.store.read(GROUP + name, tracked.group_seqs[name])
@@ -273,7 +297,3 @@ def utc_text(utc_ns: int) -> str:
 
 def moment(at: At) -> str:
     return utc_text(at.utc_ns)
-
-
-def group_labels(groups: Mapping[str, GroupState]) -> dict[str, str]:
-    return {name: label(state) for name, state in groups.items()}

@@ -34,7 +34,9 @@ class Dispatcher(Protocol):
 
 
 def come_up(journal: Journal, tracked: Tracked, started: DriverStarted) -> None:
-    """The driver's first append; then whatever may start is started by ``drive``."""
+    """The driver's first append, if the log is as it was written; then whatever may start is started by
+    ``drive``."""
+    journal.must_be_whole()
     journal.submit(tracked, started)
 
 

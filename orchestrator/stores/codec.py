@@ -33,18 +33,25 @@ def encode(event: Event) -> str:
 
 
 def decode(kind: str, body: str) -> Event:
-    """The event behind a kind and a body. Raises JournalError for a kind this program lacks."""
+    """The event behind a kind and a body. Raises JournalError for a kind this program lacks, and for
+    a body that is none."""
     event_type = EVENT_KINDS.get(kind)
     if event_type is None:
         raise JournalError(f"the log holds {kind!r}, which this program does not know: install a newer one")
-    data = json.loads(body)
+    try:
+        return _decoded(event_type, json.loads(body))
+    except (ValueError, TypeError, LookupError) as error:
+        raise JournalError(f"the body of this {kind} cannot be understood ({error})") from error
+
+
+def _decoded(event_type: type, data: Mapping[str, Any]) -> Event:
     values: dict[str, Any] = {}
     for name, type_text in _FIELDS[event_type]:
         if name not in data:
             continue
         value = data[name]
         if type_text == "At":
-            value = At(value[0], value[1])
+            value = At(int(value[0]), int(value[1]))
         elif type_text.startswith("tuple"):
             value = tuple(value)
         values[name] = value

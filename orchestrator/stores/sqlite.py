@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.core.events import Event
@@ -37,6 +38,7 @@ CREATE TRIGGER IF NOT EXISTS events_never_change BEFORE UPDATE ON events
 CREATE TRIGGER IF NOT EXISTS events_never_go BEFORE DELETE ON events
   BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
 """
+_SELECT = "SELECT seq, stream, stream_seq, kind, body, hash FROM events WHERE "
 _INSERT = "INSERT INTO events VALUES(?,?,?,?,?,?,?,?,?)"
 
 
@@ -48,9 +50,12 @@ class SqliteStore:
         if not path.exists():
             if not create:
                 raise JournalError(f"no log at {path}")
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        try:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            except OSError as error:
+                raise JournalError(f"{path}: the log cannot be made: {error.strerror}") from error
+        with self._asking():
             self._db = sqlite3.connect(
                 path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
             )
@@ -58,8 +63,14 @@ class SqliteStore:
             self._db.execute("PRAGMA synchronous=FULL")
             if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name='events_never_go'").fetchone():
                 self._db.executescript(_SCHEMA)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Whatever SQLite says against it is one error of the log, with its place."""
+        try:
+            yield
         except sqlite3.Error as error:
-            raise JournalError(f"{path}: {error}") from error
+            raise JournalError(f"{self.path}: {error}") from error
 
     def close(self) -> None:
         self._db.close()
@@ -71,7 +82,7 @@ class SqliteStore:
         (disk full, file gone) with nothing written either.
         """
         db = self._db
-        try:
+        with self._asking():
             db.execute("BEGIN IMMEDIATE")
             try:
                 seq = self._write(db, appends)
@@ -80,8 +91,6 @@ class SqliteStore:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
-            raise JournalError(f"{self.path}: {error}") from error
         return seq
 
     def _write(self, db: sqlite3.Connection, appends: Sequence[Append]) -> int:
@@ -109,46 +118,57 @@ class SqliteStore:
 
     def read(self, stream: str, after: int = 0) -> list[Recorded]:
         """The events of one stream with stream_seq > ``after``, in order."""
-        rows = self._db.execute(
-            "SELECT seq, stream, stream_seq, kind, body, hash FROM events WHERE stream=? AND stream_seq>? "
-            "ORDER BY stream_seq",
-            (stream, after),
-        )
-        return [_recorded(row) for row in rows]
+        return self._recorded("stream=? AND stream_seq>? ORDER BY stream_seq", (stream, after))
 
     def read_all(self, after_seq: int = 0) -> list[Recorded]:
-        rows = self._db.execute(
-            "SELECT seq, stream, stream_seq, kind, body, hash FROM events WHERE seq>? ORDER BY seq",
-            (after_seq,),
-        )
-        return [_recorded(row) for row in rows]
+        return self._recorded("seq>? ORDER BY seq", (after_seq,))
+
+    def _recorded(self, which: str, values: tuple[str | int, ...]) -> list[Recorded]:
+        with self._asking():
+            rows = self._db.execute(_SELECT + which, values).fetchall()
+        return [
+            Recorded(seq, of, at, self._event(seq, of, kind, body), h) for seq, of, at, kind, body, h in rows
+        ]
+
+    def _event(self, seq: int, stream: str, kind: str, body: str) -> Event:
+        try:
+            return decode(kind, body)
+        except JournalError as error:
+            raise JournalError(f"{self.path}: event {seq} of {stream}: {error}") from error
 
     def streams(self, prefix: str) -> list[str]:
         """Names of the streams that begin with ``prefix``, in the order of their first event."""
-        rows = self._db.execute(
-            "SELECT stream FROM events WHERE stream_seq=1 AND substr(stream,1,?)=? ORDER BY seq",
-            (len(prefix), prefix),
-        )
+        with self._asking():
+            rows = self._db.execute(
+                "SELECT stream FROM events WHERE stream_seq=1 AND substr(stream,1,?)=? ORDER BY seq",
+                (len(prefix), prefix),
+            ).fetchall()
         return [str(row[0]) for row in rows]
 
     def version(self) -> int:
         """Changes whenever ANOTHER connection has committed: a few microseconds to ask."""
-        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
-
-    def put_plan(self, digest: str, body: str) -> None:
         try:
-            self._db.execute("INSERT OR IGNORE INTO plans VALUES(?,?)", (digest, body))
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
         except sqlite3.Error as error:
             raise JournalError(f"{self.path}: {error}") from error
 
+    def put_plan(self, digest: str, body: str) -> None:
+        with self._asking():
+            self._db.execute("INSERT OR IGNORE INTO plans VALUES(?,?)", (digest, body))
+
     def get_plan(self, digest: str) -> str:
-        row = self._db.execute("SELECT body FROM plans WHERE digest=?", (digest,)).fetchone()
+        with self._asking():
+            row = self._db.execute("SELECT body FROM plans WHERE digest=?", (digest,)).fetchone()
         if row is None:
             raise JournalError(f"{self.path}: no plan {digest[:12]} lies beside the log")
         return str(row[0])
 
     def verify(self) -> list[str]:
-        """Every break of the hash chain, as text; [] = the chain is whole."""
+        """Every break of the hash chain, as text; [] = the chain is whole. About 2 ms for 1,000 events."""
+        with self._asking():
+            return self._breaks()
+
+    def _breaks(self) -> list[str]:
         problems, expected_seq, last = [], 1, GENESIS
         rows = self._db.execute(
             "SELECT seq, stream, stream_seq, kind, at, body, schema, prev, hash FROM events ORDER BY seq"
@@ -163,12 +183,3 @@ class SqliteStore:
                 problems.append(f"event {seq} ({kind} of {stream}): was changed after it was written")
             expected_seq, last = expected_seq + 1, digest
         return problems
-
-
-def _recorded(row: tuple[int, str, int, str, str, str]) -> Recorded:
-    seq, stream, stream_seq, kind, body, digest = row
-    return Recorded(seq, stream, stream_seq, _decoded(kind, body), digest)
-
-
-def _decoded(kind: str, body: str) -> Event:
-    return decode(kind, body)

@@ -165,6 +165,55 @@ def test_an_edited_or_missing_row_is_found(log: SqliteStore, tampering: str, fou
     assert re.search(found, problems), problems
 
 
+def tampered(log: SqliteStore, statement: str) -> None:
+    with closing(sqlite3.connect(log.path)) as raw, raw:
+        raw.execute("DROP TRIGGER events_never_change")
+        raw.execute("DROP TRIGGER events_never_go")
+        raw.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "body", ["", "{", "[]", "7", "{}", '{"at":7,"step":"s","attempt":1}', '{"at":[1],"step":"s","attempt":1}']
+)
+def test_a_body_that_cannot_be_understood_is_an_error_of_the_log_with_its_place(
+    log: SqliteStore, body: str
+) -> None:
+    tampered(log, f"UPDATE events SET body='{body}' WHERE seq=3")
+    for read in (lambda: log.read("run:r"), log.read_all):
+        with pytest.raises(
+            JournalError, match=r"journal\.db: event 3 of run:r: the body of this step.started"
+        ):
+            read()
+    assert log.verify()
+
+
+def test_whatever_sqlite_says_is_an_error_of_the_log(log: SqliteStore) -> None:
+    tampered(log, "ALTER TABLE events RENAME TO gone")
+    tampered_calls: list[Callable[[], object]] = [
+        lambda: log.read("run:r"), log.read_all, lambda: log.streams("run:"), log.verify,
+        lambda: log.append([Append("run:r", 6, (started(6),))]),
+    ]  # fmt: skip
+    for call in tampered_calls:
+        with pytest.raises(JournalError, match=r"journal\.db: no such table"):
+            call()
+    log.close()
+    closed: list[Callable[[], object]] = [
+        log.version, lambda: log.get_plan("d"), lambda: log.put_plan("d", "")
+    ]  # fmt: skip
+    for call in closed:
+        with pytest.raises(JournalError, match="closed"):
+            call()
+
+
+def test_a_file_that_is_no_log_is_an_error_of_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    path.write_bytes(b"not a database, whatever its name says " * 200)
+    with pytest.raises(JournalError, match=r"journal\.db: file is not a database"):
+        SqliteStore(path)
+    with pytest.raises(JournalError, match="the log cannot be made"):
+        SqliteStore(path / "below" / "journal.db")
+
+
 def test_a_full_disk_writes_nothing_and_the_log_goes_on_afterwards(log: SqliteStore) -> None:
     pages = log._db.execute("PRAGMA page_count").fetchone()[0]
     log._db.execute(f"PRAGMA max_page_count={pages}")
