@@ -111,10 +111,14 @@ class Request:
         body = b"" if params.json is None else json.dumps(params.json).encode()
         lost = ""
         try:
+            headers = self._headers(context)
+        except InputError as error:  # a secret is not where the estate says: nothing was sent
+            return Failed(str(error))
+        try:
             answer = http.exchange(
                 params.method,
                 params.url,
-                headers=self._headers(context),
+                headers=headers,
                 body=body,
                 timeout_seconds=self._share(context),
                 ca_file=params.ca,

@@ -19,7 +19,7 @@ from orchestrator.drivers import postgresql, postgresql_facts, postgresql_findin
 from orchestrator.drivers.postgresql_facts import Facts
 from orchestrator.drivers.postgresql_findings import DatabaseState, Remark, ServerState
 from orchestrator.drivers.postgresql_member import Member, lsn_number, members
-from orchestrator.errors import PermanentError, TransientError
+from orchestrator.errors import InputError, PermanentError, TransientError
 from orchestrator.ports import Context, Description
 
 LAST_SHARE = 0.1  # of the step's time is left to put together what was seen
@@ -44,6 +44,7 @@ class _Look:
 
     at: Member
     error: str = "no answer in time"
+    unasked: str = ""  # why it could not even be asked: that is said as it is, not as a site that is gone
     facts: Facts | None = None
     server: ServerState | None = None
     databases: tuple[DatabaseState, ...] = ()
@@ -93,6 +94,11 @@ class Inspect:
                 f" end it first, or take the cluster out of this estate",
                 evidence=evidence,
             )
+        if unasked := sorted({look.unasked for look in looks if look.unasked}):
+            text = (
+                f"{params.cluster} could not be asked, which says nothing of its sites: {'; '.join(unasked)}"
+            )
+            return Failed(text, evidence=evidence)
         for site in _needed(context):
             if not sites[site]["reachable"]:
                 return Failed(_unreachable(context, site, sites[site]), retryable=True, evidence=evidence)
@@ -167,6 +173,9 @@ def _ask_server(context: Context[InspectParams], look: _Look) -> None:
         for name in context.params.databases:
             with postgresql.lease(context, look.at, name) as session:
                 databases.append(postgresql_findings.database_state(session, name))
+    except InputError as error:  # a secret that is not where the estate says
+        look.unasked = look.error = str(error)
+        return
     except (TransientError, PermanentError, TimeoutError, psycopg.Error) as error:
         look.error = postgresql.error_text(error)
         return
@@ -180,6 +189,9 @@ def _ask_host(context: Context[InspectParams], look: _Look) -> None:
     try:
         seen = postgresql_server.look(context, at)
     except (TransientError, TimeoutError):
+        return
+    except InputError as error:
+        look.unasked = str(error)
         return
     except PermanentError as error:
         look.remarks.append(
