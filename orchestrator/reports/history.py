@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -43,7 +44,7 @@ def event_text(event: Event) -> str:
     words = [event.KIND]
     for name in names_of(event):
         value = getattr(event, name)
-        if name in QUIET or value in ("", None, (), False):
+        if name in QUIET or _says_nothing(value):
             continue
         if name == "step":
             words.append(str(value))
@@ -52,3 +53,8 @@ def event_text(event: Event) -> str:
         else:
             words.append(f"{name}={value}")
     return " ".join(words)
+
+
+def _says_nothing(value: object) -> bool:
+    """Absent or empty. Zero says something: a stated loss of 0 is not an unknown one."""
+    return value is None or value is False or (isinstance(value, str | tuple | Mapping) and not value)

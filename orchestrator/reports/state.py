@@ -132,10 +132,3 @@ def _step_line(run: Run, step: Step) -> str:
     attempt = f" (attempt {state.attempt})" if state.attempt > 1 else ""
     message = f": {state.message}" if state.message else ""
     return f"  {MARKS[state.state]} {step.id} {state.state.value}{attempt}{message}"
-
-
-def choices_for(run: Run, step: Step) -> list[str]:
-    """The exact commands for a step that failed."""
-    from orchestrator.core.settle import step_choices
-
-    return step_choices(run, step, run.step(step.id).state)
