@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -31,7 +32,11 @@ ASKED_SECONDS = 40.0
 END_SECONDS = 60.0
 HELD_SECONDS = 20.0
 ANNA, BERT = "Anna Tamm", "Bert Kask"
-INPUT, REFUSED = 2, 3
+INPUT, REFUSED, HELD = 2, 3, 4
+SHARED_MEMORY_BYTES = 32_768
+"""The index of the log's write-ahead file: a driver that could not even make that would never begin."""
+ROOM_BYTES = 16_384
+"""Enough for the order, not for what follows from it."""
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +130,43 @@ def test_two_operators_at_once_one_wins_and_the_other_is_told_who(lab: Lab) -> N
     assert {group["active_site"] for group in groups} == {"home"}
     assert {group["claim"] for group in groups} == {None}
     assert sites.active_site(lab) == "home"
+
+
+def full_disk_of(lab: Lab, driver: Terminal) -> None:
+    """From now on no file of this driver grows beyond what the log's write-ahead file has now."""
+    log = lab.estate.parent / ".continuity" / "journal.db-wal"
+    room = log.stat().st_size + ROOM_BYTES
+    assert room > SHARED_MEMORY_BYTES
+    resource.prlimit(driver.process.pid, resource.RLIMIT_FSIZE, (room, room))
+
+
+def test_a_disk_that_is_full_in_mid_run_ends_the_driver_with_what_stands_and_the_next_goes_on(
+    lab: Lab,
+) -> None:
+    with terminal(lab, "switchover", "--by", ANNA) as driver:
+        assert driver.wait_until_asked(ASKED_SECONDS) == "switchover embassy"
+        run = status(lab)["run"]["run"]
+        full_disk_of(lab, driver)
+        assert driver.finish(END_SECONDS) == HELD
+    assert "nothing was changed" not in driver.said
+    assert (
+        f"{run} exists: its state is as the log has it, and what was begun may still take effect"
+        in driver.said
+    )
+    assert driver.said.endswith(f"    continuity status {run}\n    continuity resume {run}\n")
+    now = status(lab)["run"]
+    assert (now["run"], now["state"], now["driver_pid"]) == (run, "running", None)
+    assert in_log(lab, "kind = 'run.authorised' AND body ->> 'by' = 'Anna Tamm'"), (
+        "the log failed after the order"
+    )
+
+    resumed = say(lab, "resume", run, "--yes", "--by", BERT)
+    assert resumed.returncode == 0, resumed.stderr
+    accepted = [e["body"]["limit_ms"] for e in events(lab, run) if e["kind"] == "gate.accepted"]
+    assert set(accepted) <= {0}, "a planned move accepts nothing, whoever takes it up"
+    assert sites.active_site(lab) == "embassy"
+    home = say(lab, "switchover", "--yes", "--by", BERT)
+    assert home.returncode == 0, home.stderr
 
 
 @contextlib.contextmanager
