@@ -4,12 +4,13 @@ the log knows. The log is the source; this only arranges it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.core import events
 from orchestrator.core.events import Event
 from orchestrator.core.inputs import At
-from orchestrator.core.plan import Role
+from orchestrator.core.plan import Role, Step
 from orchestrator.core.run import Run
 from orchestrator.core.states import SATISFIED, StepState
 from orchestrator.core.values import duration_text
@@ -56,6 +57,7 @@ def record(journal: Journal, run_id: str) -> dict[str, Any]:
         "fence": _fences(run),
         "decisions": [_decision(e.event) for e in entries if _is_decision(e.event)],
         "steps": [_step(run, step, clocks) for step in run.plan.steps],
+        "came_back": [_came_back(run, step) for step in run.plan.steps.values() if _has_come_back(run, step)],
         "drivers": run.drivers,
         "debts": list(run.debts),
         "exposures": list(run.exposures),
@@ -154,6 +156,22 @@ def _fences(run: Run) -> list[dict[str, Any]]:
     return found
 
 
+def _has_come_back(run: Run, step: Step) -> bool:
+    return step.role is Role.REJOIN and bool(run.step(step.id).evidence.get("how"))
+
+
+def _came_back(run: Run, step: Step) -> dict[str, Any]:
+    """How the old side's data became a follower's, and where what it looked like before is kept."""
+    evidence = run.step(step.id).evidence
+    return {
+        "step": step.id,
+        "state": run.step(step.id).state.value,
+        "how": evidence["how"],
+        "because": evidence.get("because") or None,
+        "kept": evidence.get("kept") or None,
+    }
+
+
 def _is_decision(event: Event) -> bool:
     return isinstance(
         event,
@@ -219,6 +237,12 @@ def record_text(document: dict[str, Any], run: Run) -> str:
         who = decision.get("by", "")
         why = decision.get("reason") or decision.get("text") or ""
         lines.append(f"  {decision['at']} {decision['what']} by {who} {why}".rstrip())
+    lines += ["", *_proof_lines(document["fence"])]
+    lines += [
+        f"  came back: {back['step']}: {back['how']} ({back['because'] or back['state']})"
+        + (f"; kept as it was: {back['kept']}" if back["kept"] else "")
+        for back in document["came_back"]
+    ]
     lines += [f"  still owed: {debt}" for debt in document["debts"]]
     lines += [
         f"  exposed: {name} gave no proof: what it should have stopped may come back as it was"
@@ -227,3 +251,16 @@ def record_text(document: dict[str, Any], run: Run) -> str:
     log = document["log"]
     lines.append(f"  log entries {log['first_seq']}–{log['last_seq']}, last hash {log['last_hash'][:16]}")
     return "\n".join(lines)
+
+
+def _proof_lines(fences: list[dict[str, Any]]) -> Iterator[str]:
+    """What proves that the old side could not write, and what gave no proof."""
+    for fence in fences:
+        if "declared_lost" in fence:
+            yield f"  declared lost: {fence['declared_lost']} by {fence['by']} at {fence['at']}: {fence['reason']}"
+        elif fence["state"] == StepState.SUCCEEDED:
+            when = f"at {fence['at']}" if fence["at"] else "(void since a pause or a new driver)"
+            yield f"  proof: {fence['step']}: {', '.join(fence['hosts'])} {fence['proves']} {when}"
+        else:
+            why = f": {fence['message']}" if fence["message"] else ""
+            yield f"  no proof: {fence['step']} {fence['state']}{why}"

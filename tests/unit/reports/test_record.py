@@ -15,7 +15,7 @@ from orchestrator.core.model import Operation, Stage
 from orchestrator.core.plan import GroupMove, Plan, Role, ServiceFacts
 from orchestrator.core.values import Json
 from orchestrator.engine.journal import RUN, Journal
-from orchestrator.reports.record import record
+from orchestrator.reports.record import record, record_text
 from orchestrator.stores.memory import MemoryStore
 from tests.builders import BOOT_NS, a_plan, a_step, at, created, promotion, stop
 
@@ -37,11 +37,15 @@ def a_moved(*more: Any, operation: Operation = Operation.FAILOVER, units: Sequen
     return replace(plan, steps=steps, services={"svc": facts}, groups={"g": move})
 
 
-def told(plan: Plan, *history: events.RunEvent) -> dict[str, Any]:
+def journal_of(plan: Plan, *history: events.RunEvent) -> Journal:
     store = MemoryStore()
     store.put_plan(plan.digest, plan_to_text(plan))
     store.append([Append(RUN + "r1", 0, (created(), *history))])
-    return record(Journal(store, plan_from_text), "r1")
+    return Journal(store, plan_from_text)
+
+
+def told(plan: Plan, *history: events.RunEvent) -> dict[str, Any]:
+    return record(journal_of(plan, *history), "r1")
 
 
 def service(plan: Plan, *history: events.RunEvent) -> dict[str, Any]:
@@ -140,3 +144,31 @@ def test_a_utc_clock_that_was_set_back_across_a_boot_gives_no_figure() -> None:
     history = (up(200), *order(201), up(1, "b2", REBOOTED_NS), *did("db/seen", 2, REBOOTED_NS))
     found = service(a_moved(), *history)
     assert (found["rto_seconds"], found["rto_met"]) == (None, None)
+
+
+def told_as_text(plan: Plan, *history: events.RunEvent) -> str:
+    journal = journal_of(plan, *history)
+    return record_text(record(journal, "r1"), journal.load("r1").run)
+
+
+def test_the_text_names_what_proves_that_the_old_side_cannot_write() -> None:
+    text = told_as_text(a_moved(), up(1), *order(2), *did("db/stop", 3, evidence={"proof": "demoted"}))
+    assert "  proof: db/stop: h1 demoted at 2027-01-15T08:00:03.500Z" in text.splitlines()
+
+
+def test_the_text_names_what_gave_no_proof_and_who_declared_the_site_lost() -> None:
+    begun = events.StepStarted(at(3), "db/stop", 1)
+    failed = events.StepFailed(at(4), "db/stop", 1, "home does not answer")
+    lost = events.SiteDeclaredLost(at(5), "home", "ann", "seen from the air", at(5).utc_ns)
+    lines = told_as_text(a_moved(), up(1), *order(2), begun, failed, lost).splitlines()
+    assert "  no proof: db/stop failed: home does not answer" in lines
+    assert "  declared lost: home by ann at 2027-01-15T08:00:05.000Z: seen from the air" in lines
+
+
+def test_the_text_says_how_the_old_side_came_back_and_what_is_kept_of_it() -> None:
+    plan = a_moved(a_step("db/rejoin", Role.REJOIN))
+    back: dict[str, Json] = {"how": "rewind", "because": "it went on alone", "kept": "/pg/evidence/r1/data"}
+    history = (up(1), *order(2), *did("db/rejoin", 3, evidence=back))
+    assert told(plan, *history)["came_back"] == [{"step": "db/rejoin", "state": "succeeded", **back}]
+    wanted = "  came back: db/rejoin: rewind (it went on alone); kept as it was: /pg/evidence/r1/data"
+    assert wanted in told_as_text(plan, *history).splitlines()
