@@ -40,17 +40,28 @@ def _crash(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
 
 
 def _power_on(lab: Lab, site: SiteName) -> dict[str, Any]:
-    """Power comes back with somebody there: what is not active any more is held back or read-only."""
+    """Power comes back with somebody there: a primary that is not active any more is held back, documents
+    are read-only. A standby can do no harm, and nobody else would start it."""
     if _members(lab, site):
         return {"note": f"{site} is up already"}
     elsewhere = sites.active_site(lab) == other(site)
     mode = lab.site(site).gazette / "published.mode"
     if elsewhere and mode.exists():
         write_file(mode, "read-only\n")
-    held = supervise.HELD_WHEN_NOT_ACTIVE if elsewhere else ()
+    held = supervise.HELD_WHEN_NOT_ACTIVE if elsewhere and not _is_standby(lab, site) else ()
     answer = power.reset(lab, site, "On", held)
     sites.wait_powered(lab, site, with_database=not held)
     return {"held": list(held), **answer}
+
+
+def _is_standby(lab: Lab, site: SiteName) -> bool:
+    """Can its server come up as nothing but a standby that has always been one? A fenced primary is none."""
+    from orchestrator.drivers.postgresql_host import FENCE_MARK
+
+    try:
+        return not (lab.site(site).data / "standby.signal").read_text(encoding="utf-8").startswith(FENCE_MARK)
+    except FileNotFoundError:
+        return False
 
 
 def _hang(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:

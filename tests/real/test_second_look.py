@@ -1,0 +1,98 @@
+"""What a log believes is looked at again: a standby that is gone, and a second history where nothing runs any more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.lab import adoption, faults, postgres, sites
+from orchestrator.lab.layout import Lab
+from tests import labs
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+
+ROOT = Path(__file__).resolve().parents[2]
+END_SECONDS = 90.0
+DONE, REFUSED = 0, 3
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with labs.own_home():
+        yield sites.up(sites.Wanted(owned=True), adopt=adoption.adopt)
+
+
+def say(lab: Lab, *words: str) -> tuple[int, str]:
+    """A command as people give it: its exit code and all that it said."""
+    kept = {name: value for name, value in os.environ.items() if name != "CONTINUITY_ESTATE"}
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", *words, "--estate", str(lab.estate)],
+        cwd=lab.path,
+        env={**kept, "PYTHONPATH": str(ROOT), "CONTINUITY_BY": "Tester"},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=END_SECONDS,
+    )
+    return done.returncode, f"{done.stdout}\n{done.stderr}"
+
+
+def has_standby(lab: Lab) -> bool:
+    with postgres.connect(lab, "home", "postgres") as session:
+        row = session.execute("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").fetchone()
+        return bool(row and row[0])
+
+
+def test_a_standby_that_is_gone_is_noticed_and_brought_back(lab: Lab) -> None:
+    code, said = say(lab, "reprotect", "--yes")
+    assert (code, "protected already" in said) == (REFUSED, True), said
+    faults.break_it(lab, "home-crash", "embassy")
+    labs.wait_until(lambda: not has_standby(lab), "home sees that its standby is gone")
+    code, said = say(lab, "status", "--live")
+    assert code == DONE
+    assert "registers: UNPROTECTED: no standby streams" in said
+    assert "home_active_unprotected" in said
+    code, said = say(lab, "switchover", "--yes")
+    assert code == REFUSED, said
+    assert "continuity reprotect" in said
+    (healed,) = faults.heal(lab)
+    assert healed["done"]["held"] == []  # a standby can do no harm
+    labs.wait_until(lambda: has_standby(lab), "the standby of a site that has power again streams")
+    faults._unit(lab, "embassy", "postgresql", start=False)
+    assert not has_standby(lab)
+    code, said = say(lab, "reprotect", "--yes")
+    assert code == DONE, said
+    assert has_standby(lab)
+    assert "home_active_protected" in say(lab, "status")[1]
+
+
+def test_a_home_that_wrote_and_died_again_is_a_split_brain(lab: Lab) -> None:
+    faults.break_it(lab, "home-crash")
+    code, said = say(lab, "failover", "--yes")
+    assert code == DONE, said
+    faults.break_it(lab, "home-returns")
+    with postgres.connect(lab, "home", "population") as session:
+        session.execute("SET synchronous_commit = local")
+        session.execute(
+            "INSERT INTO public.persons (id, value, site, epoch) VALUES ('ghost', 'x', 'home', 1)"
+        )
+    faults.break_it(lab, "home-crash")
+    faults.heal(lab)  # its power is back, and the old primary is held
+    for words in (("preflight", "failback"), ("failback", "--yes"), ("reprotect", "--yes")):
+        code, said = say(lab, *words)
+        assert (code, "split_brain" in said) == (REFUSED, True), said
+        assert "continuity resolve" in said
+    code, said = say(lab, "status", "--live")
+    assert "at home: SPLIT BRAIN: it committed" in said
+    assert "on timeline 1, which was left at" in said
+    code, said = say(lab, "adopt", "registers", "--active", "embassy", "--yes")
+    assert (code, "continuity resolve registers" in said) == (REFUSED, True), said
+    code, said = say(lab, "resolve", "registers", "--keep", "embassy", "--reason", "it was lost", "--yes")
+    assert code == DONE, said
+    code, said = say(lab, "reprotect", "--yes")
+    assert code == DONE, said
