@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli._output import ByOption, EstateOption, Output, OutputOption, emit, say, table
-from orchestrator.cli.verbs import who
+from orchestrator.cli import _exits
+from orchestrator.cli._output import EstateOption, Output, OutputOption, SignedOption, emit, say, table
+from orchestrator.cli.verbs import signed
 from orchestrator.errors import RefusedError
 
 epoch_app = typer.Typer(no_args_is_help=True, help="The writer epoch that each database carries.")
@@ -27,7 +28,7 @@ def adopt(
         str | None, typer.Option("--active", help="The site that writes, if the evidence cannot say.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    by: ByOption = None,
+    by: SignedOption = None,
     estate: EstateOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -35,14 +36,14 @@ def adopt(
 
     Examples:
 
-      continuity adopt --all
+      continuity adopt --all --by "A. Tamm"
       continuity adopt registers --active embassy --by "A. Tamm"
     """
     from orchestrator.bootstrap import adoption
     from orchestrator.bootstrap.app import open_app
     from orchestrator.reports.state import group_document
 
-    app = open_app(estate)
+    name, app = signed(by), open_app(estate)
     wanted = adoption.groups_of(app) if every else list(group or ())
     if not wanted:
         raise RefusedError(
@@ -55,7 +56,7 @@ def adopt(
             say(f"  doubt: {doubt}")
     if not yes and not _agreed("adopt"):
         raise RefusedError("not confirmed: nothing was written")
-    states = [adoption.adopt(app, c, who(by), active) for c in conclusions]
+    states = [adoption.adopt(app, c, name, active) for c in conclusions]
     documents = [group_document(state) for state in states]
     rows = [[d["name"], d["label"], f"epoch {d['epoch']}"] for d in documents]
     emit(output, "continuity/groups/v1", {"groups": documents}, table(rows))
@@ -66,7 +67,7 @@ def resolve(
     keep: Annotated[str, typer.Option("--keep", help="The site whose history stands.")],
     reason: Annotated[str, typer.Option("--reason", help="Why; stands in the record.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    by: ByOption = None,
+    by: SignedOption = None,
     estate: EstateOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
@@ -74,20 +75,20 @@ def resolve(
 
     The other side's data directory is kept whole when it is next rejoined.
 
-    Example: continuity resolve registers --keep embassy --reason "home was declared lost"
+    Example: continuity resolve registers --keep embassy --by "A. Tamm" --reason "home was declared lost"
     """
     from orchestrator.bootstrap import adoption
     from orchestrator.bootstrap.app import open_app
     from orchestrator.bootstrap.divergence import diverged_rows
     from orchestrator.reports.state import group_document
 
-    app = open_app(estate)
+    name, app = signed(by), open_app(estate)
     found = diverged_rows(app, group, keep)
     for line in found.lines:
         say(line)
     if not yes and not _agreed(f"keep {keep}"):
         raise RefusedError("not confirmed: nothing was written")
-    state = adoption.resolve(app, group, keep, who(by), reason, found.evidence)
+    state = adoption.resolve(app, group, keep, name, reason, found.evidence)
     document = group_document(state)
     say("next: continuity reprotect")
     body = {"group": document, "diverged": found.evidence, "list": found.path}
@@ -115,7 +116,7 @@ def install(
 def _agreed(phrase: str) -> bool:
     if not sys.stdin.isatty():
         raise RefusedError(
-            "this needs a typed confirmation, and there is no terminal to ask on", ("… --yes",)
+            "this needs a typed confirmation, and there is no terminal to ask on", (_exits.again("--yes"),)
         )
     print(f"Type '{phrase}' to go on: ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip() == phrase

@@ -256,7 +256,7 @@ class Player:
         (group,) = [group for group in looked["groups"] if group["name"] == GROUP]
         found.named = group["label"]
         if group["conflict"]:
-            words = ("--keep", "embassy", "--reason", "a test", "--yes", "--output", "json")
+            words = ("--keep", "embassy", "--by", "Tester", "--reason", "a test", "--yes", "--output", "json")
             resolved = json.loads(self._say(0, "resolve", GROUP, *words))
             rows = Path(resolved["list"]).read_text(encoding="utf-8").splitlines() if resolved["list"] else ()
             found.listed = frozenset(_listed(json.loads(row)) for row in rows)

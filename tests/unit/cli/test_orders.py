@@ -69,6 +69,17 @@ def test_who_accepts_or_declares_signs_by_name(tmp_path: Path, order: tuple[str,
     assert story.store.read(RUN_STREAM + RUN) == before
 
 
+@pytest.mark.parametrize(
+    "words", [("adopt", "--all", "--yes"), ("resolve", "g", "--keep", "home", "--reason", "ours", "--yes")]
+)
+def test_what_people_confirm_about_groups_is_signed_before_anything_is_asked(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    done = continuity(tmp_path, *words, "--by", " ")
+    assert done.returncode == INPUT
+    assert "a name is needed: it stands in the record" in done.stderr
+
+
 def test_the_name_of_the_environment_signs(tmp_path: Path) -> None:
     story = told(tmp_path, HELD_FOR_LOSS)
     lost = ("declare", "site-lost", RUN, "--site", "home", "--reason", "gone")
