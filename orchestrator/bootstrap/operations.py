@@ -24,7 +24,6 @@ from orchestrator.core.inputs import Authorise, DriverStarted, Verb
 from orchestrator.core.model import Operation
 from orchestrator.core.plan import PLAN_SCHEMA, Plan
 from orchestrator.core.run import Run
-from orchestrator.core.states import RunState
 from orchestrator.engine import lock
 from orchestrator.engine.clock import now
 from orchestrator.engine.journal import Journal, Tracked
@@ -195,7 +194,3 @@ def strictest_rpo_ms(plan: Plan) -> int:
     return min(
         (facts.rpo_ms for facts in plan.services.values() if plan.groups[facts.group].units), default=0
     )
-
-
-def waits_for_confirmation(run: Run) -> bool:
-    return run.state is RunState.READY

@@ -62,9 +62,6 @@ class ProofKind(StrEnum):
     SITE_LOST = "site-lost"
 
 
-PROOF_RANK: Mapping[ProofKind, int] = {kind: rank for rank, kind in enumerate(ProofKind, start=1)}
-
-
 # --- the estate -------------------------------------------------------------------------------
 
 
@@ -150,7 +147,6 @@ class Cluster:
     archiver_absent_at: tuple[SiteRef, ...] = ()  # declared: nothing is archived there, so no backup
     limits: Limits = field(default_factory=Limits)
     durability: Literal["remote", "local"] = "remote"
-    when_embassy_gone: Literal["hold", "degrade"] = "hold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,14 +190,12 @@ class Fence:
 class Group:
     name: Name
     services: tuple[ServiceRef, ...]
-    undo_window_ms: Milliseconds = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Policies:
     fence_budget_ms: Milliseconds = 5_000
     proof_age_ms: Milliseconds = 5_000
-    anti_flap_ms: Milliseconds = 3_600_000
     parallel_steps: int = 32
 
 

@@ -73,7 +73,7 @@ def document(lab: Lab) -> dict[str, Any]:
             for site in SITES
         },
         "fences": {site: _fences(lab, site) for site in SITES},
-        "policies": {"fence-budget": "5s", "proof-age": "5s", "anti-flap": "0s"},
+        "policies": {"fence-budget": "5s", "proof-age": "5s"},
     }
 
 
@@ -117,7 +117,6 @@ def _cluster(lab: Lab) -> dict[str, Any]:
         "archiver-absent-at": list(SITES),
         "limits": {"lag": "10s", "backlog": "64MiB"},
         "durability": lab.durability,
-        "when-embassy-gone": "hold",
     }
 
 

@@ -178,11 +178,3 @@ def find_supervisor() -> str:
         return importlib.metadata.version("supervisor")
     except importlib.metadata.PackageNotFoundError:
         raise RefusedError("the lab needs supervisor, which is not installed", ("make setup",)) from None
-
-
-def log_tail(lab: Lab, site: SiteName, program: str, bytes_max: int = 800) -> str:
-    """The end of a program's log, for error messages."""
-    path = lab.site(site).logs / f"{program}.log"
-    if not path.exists():
-        return ""
-    return path.read_text(encoding="utf-8", errors="replace")[-bytes_max:]

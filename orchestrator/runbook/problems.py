@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
-from orchestrator.errors import InputError, Problem
+from orchestrator.errors import Problem
 
 YamlPath: TypeAlias = tuple[str | int, ...]
 
@@ -68,7 +68,3 @@ class Problems:
     def ordered(self) -> tuple[Problem, ...]:
         """By file, line, path and message."""
         return tuple(self._found[key] for key in sorted(self._found))
-
-    def raise_if_any(self) -> None:
-        if self._found:
-            raise InputError(self.ordered())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.core.model import DoneWhen, OwnStep, Proxy
+from orchestrator.core.model import Cluster, DoneWhen, Group, OwnStep, Policies, Proxy
 from orchestrator.runbook import shape
 from orchestrator.runbook.problems import YamlPath, suggest
 
@@ -31,6 +31,14 @@ _SPECIAL_MISSING: Mapping[tuple[type[Any], str], tuple[str, str]] = {
         RELOAD_HINT,
     ),
 }
+NAME_HINT = "use lower-case letters, digits and `-`, as in `front-door`"
+_LATER: Mapping[tuple[type[Any], str], str] = {
+    (Cluster, "when-embassy-gone"): "a cluster always holds when the embassy is gone",
+    (Group, "undo-window"): "a move is not undone after promotion: go back by `continuity failback`",
+    (Policies, "anti-flap"): "no move is refused because another one was just made",
+}
+"""Keys of the language that nothing reads yet, and what holds until then: a promise that nobody keeps is
+refused."""
 
 
 def yaml_path(error: Mapping[str, Any], root: type[Any]) -> YamlPath:
@@ -65,7 +73,7 @@ def explain(
         return str(context["message"]), str(context["hint"])
     if error["loc"] and error["loc"][-1] == "[key]":
         if kind == "string_pattern_mismatch":
-            return f"`{last}` is not a name", "use lower-case letters, digits and `-`, as in `front-door`"
+            return f"`{last}` is not a name", NAME_HINT
         words = shape.choices(_key_annotation(root, data, path[:-1]))
         return f"unknown key `{last}`", suggest(last, words)
     annotation, _, _ = shape.keys_at(root, data, path)
@@ -92,8 +100,11 @@ def _missing(root: type[Any], data: Mapping[str, Any], path: YamlPath) -> tuple[
 
 
 def _unknown_key(root: type[Any], data: Mapping[str, Any], path: YamlPath) -> tuple[str, str]:
-    _, keys, extra = shape.keys_at(root, data, path[:-1])
+    parent, keys, extra = shape.keys_at(root, data, path[:-1])
     name = str(path[-1])
+    until_then = _LATER.get((shape.bare(parent), name))
+    if until_then is not None:
+        return f"`{name}` comes with a later release", f"remove it; until then {until_then}"
     written = [key.key for key in keys] + list(extra)
     return f"unknown key `{name}`", suggest(name, written, none="no keys are taken here")
 

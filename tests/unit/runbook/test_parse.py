@@ -19,6 +19,7 @@ from orchestrator.core.model import (
     Limits,
     Objectives,
     OwnStep,
+    Policies,
     ProofKind,
     Site,
     Stage,
@@ -66,8 +67,7 @@ def test_the_estate_says_what_stands_in_the_file(loaded: Loaded) -> None:
     assert dict(cluster.members) == {"home": ("h1",), "embassy": ("e1",)}
     assert cluster.roles["control"] == Credentials("continuity", "secret://file/pg-control")
     assert cluster.limits == Limits(10_000, 64 * 1024 * 1024)
-    assert found.policies.anti_flap_ms == 3_600_000
-    assert found.groups["registers"].undo_window_ms == 1_800_000
+    assert found.policies == Policies(5_000, 5_000, 32)
 
 
 def test_a_runbook_says_what_stands_in_the_file(loaded: Loaded) -> None:
