@@ -42,8 +42,8 @@ def preflight(
     estate: EstateOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Ask every read-only gate now: what is missing, and what mends it. Changes nothing; ends with 3 if
-    a gate is not met.
+    """Ask every read-only gate now: what is missing, and what mends it. Changes nothing at any site; ends
+    with 3 if a gate is not met. A split brain, or a standby that is gone, is written into the log.
 
     Examples:
 
@@ -51,11 +51,12 @@ def preflight(
       continuity preflight failback --output json
     """
     from orchestrator.bootstrap.app import open_app
-    from orchestrator.bootstrap.observe import ask_gates
+    from orchestrator.bootstrap.observe import ask_gates, look_before
     from orchestrator.bootstrap.operations import Wish, plan_operation
 
     app = open_app(estate)
     wish = Wish(Operation(operation), tuple(service or ()), to, leave_reasons(leave), rejoin)
+    look_before(app, wish.operation)
     made, notes = plan_operation(app, wish)
     gates = ask_gates(app, made, seconds)
     document = {
