@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.runbook import rules_estate, rules_service, units
+from orchestrator.runbook import rules_estate, rules_names, rules_service, units
 from orchestrator.runbook.problems import YamlPath, suggest
 from orchestrator.runbook.references import (
     HOST_PLACEHOLDERS,
@@ -51,11 +51,13 @@ def check(sources: Sources) -> None:
     estate = sources.estate
     if estate is not None and estate.value is not None:
         _check_texts(sources, estate, _names(estate, services, None))
+        rules_names.check(sources, estate)
         rules_estate.check(sources, estate)
     for parsed in sources.runbooks:
         if parsed.value is None:
             continue
         _check_texts(sources, parsed, _names(estate, services, parsed))
+        rules_names.check(sources, parsed)
         rules_service.check(sources, parsed)
     rules_service.check_together(sources)
 

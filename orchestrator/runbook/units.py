@@ -19,6 +19,7 @@ DURATION_PATTERN = r"^(?=[0-9])([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+(\.[0-9]{1,3
 SIZE_PATTERN = r"^[0-9]+(B|KiB|MiB|GiB|TiB)$"
 SECRET_PATTERN = r"^secret://(env/[A-Za-z_][A-Za-z0-9_]*|file/[A-Za-z0-9_][A-Za-z0-9._-]*)$"
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+NAME_HINT = "use lower-case letters, digits and `-`, as in `front-door`"
 
 DURATION_MS_MAX = 10 * 366 * 86_400_000
 SIZE_BYTES_MAX = 1 << 60
