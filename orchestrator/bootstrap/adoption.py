@@ -221,15 +221,30 @@ def adopt_all(app: App, by: str) -> list[GroupState]:
     return [adopt(app, conclusion, by, None) for conclusion in conclude(app, groups_of(app))]
 
 
+def must_be_in_conflict(app: App, group: str, keep: str) -> None:
+    """Before anything is compared, which may take long: is there something to resolve, and is ``keep`` a site?"""
+    known = groups_of(app)
+    if group not in known:
+        raise InputError(f"no group {group} in this estate; it has: {', '.join(known)}")
+    _must_be_in_conflict(app, app.journal.group(group) if app.has_log else GroupState(group), keep)
+
+
+def _must_be_in_conflict(app: App, state: GroupState, keep: str) -> None:
+    if keep not in app.loaded.estate.sites:
+        raise InputError(f"--keep {keep}: no such site; sites: {', '.join(app.loaded.estate.sites)}")
+    if not state.conflict:
+        raise RefusedError(
+            f"group {state.name} is {label(state)}: there is nothing to resolve",
+            ("continuity status --live",),
+        )
+
+
 def resolve(app: App, group: str, keep: str, by: str, reason: str, evidence: Mapping[str, Any]) -> GroupState:
     """People decide whose history stands after a split brain; the other's is kept as evidence."""
     at = now(app.clock)
 
     def decide(state: GroupState) -> GroupResolved:
-        if not state.conflict:
-            raise RefusedError(f"group {group} is {label(state)}: there is nothing to resolve")
-        if keep not in app.loaded.estate.sites:
-            raise InputError(f"--keep {keep}: no such site; sites: {', '.join(app.loaded.estate.sites)}")
+        _must_be_in_conflict(app, state, keep)
         return GroupResolved(at, group, keep, by, reason, evidence)
 
     return app.journal.append_group(group, decide)

@@ -83,6 +83,7 @@ def resolve(
     from orchestrator.reports.state import group_document
 
     name, app = signed(by), open_app(estate)
+    adoption.must_be_in_conflict(app, group, keep)
     found = diverged_rows(app, group, keep)
     for line in found.lines:
         say(line)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,3 +145,22 @@ def test_adopting_again_does_not_forget_that_people_resolved() -> None:
     resolved = (*SPLIT, events.GroupResolved(AT, GROUP, "embassy", "ann", "reason"))
     again = events.GroupAdopted(AT, GROUP, "embassy", 2, "unprotected", "ann")
     assert fold_group(GROUP, [*resolved, again]).is_resolved
+
+
+def test_there_is_nothing_to_resolve_is_said_before_anything_is_compared(app: App) -> None:
+    known(app, *ABROAD)
+    folder = app.settings.log_folder
+    command = [sys.executable, "-m", "orchestrator", "resolve", GROUP, "--keep", "embassy", "--reason", "r"]
+    done = subprocess.run(
+        [*command, "--by", "ann", "--yes", "--estate", str(app.settings.estate)],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(estates.ROOT)},
+        cwd=folder, capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "there is nothing to resolve" in done.stderr
+    assert "not seen" not in done.stderr
+    assert not list(folder.glob("diverged-*"))
+    with pytest.raises(InputError, match="no such site"):
+        adoption.must_be_in_conflict(app, GROUP, "mars")
+    with pytest.raises(InputError, match="no group nowhere"):
+        adoption.must_be_in_conflict(app, "nowhere", "embassy")
