@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _one(given)
     first, _, last = given.seeds.partition("..")
     seeds = range(int(first), int(last or first) + 1)
-    total = play(seeds, is_first_enough=True) if given.first else play_all(seeds, given.processes)
+    total = play(seeds, given.until) if given.until else play_all(seeds, given.processes)
     missing = total.missing() if given.cover else []
     if given.output == "json":
         _say(json.dumps(_total_json(total), sort_keys=True))
@@ -42,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cover", action="store_true", help="with --seeds: fail unless everything was reached"
     )
-    parser.add_argument("--first", action="store_true", help="with --seeds: stop at the first that fails")
+    parser.add_argument(
+        "--until", metavar="NAME", default="", help="with --seeds: stop where this invariant breaks, or any"
+    )
     parser.add_argument("--processes", type=int, default=0)
     parser.add_argument("--output", choices=("text", "json"), default="text")
     return parser

@@ -25,6 +25,7 @@ NO_ANSWER_MS = 1_000
 SILENT_MS_MAX = 30_000  # by then TCP itself has given the connection up
 LOOKS_MAX = 400
 LATE_MS = (1, 300, 3_000)
+AGAIN_MS = (1, 22, 42, 105, 205, 900, 3_000)  # also while the next attempt runs
 HORIZON_NS = 3_600 * SECOND_NS
 
 
@@ -129,6 +130,8 @@ class SimulatedDispatcher:
         """When the target does it, and when (and what) this driver hears of it."""
         world, fault = self.world, attempt.fault
         takes_ns = self._duration_ns(attempt.kind)
+        if fault is StepFault.TOLD_TWICE and self.rng.random() < 0.5:
+            fault = StepFault.REFUSED  # and that is told twice, perhaps when the next attempt runs
         match fault:
             case StepFault.REFUSED | StepFault.FAILS:
                 attempt.answer = Failed(f"made to fail: {fault}", retryable=fault is StepFault.REFUSED)
@@ -147,7 +150,7 @@ class SimulatedDispatcher:
                 world.after(takes_ns // 2, "", partial(self._act, attempt))
                 world.after(takes_ns, "", partial(self._report, attempt, Unknown("no answer in time")))
                 world.after(late_ns, "", partial(self._end, attempt))
-            case StepFault.RESULT_LOST | StepFault.TORN | StepFault.BLIND:
+            case StepFault.RESULT_LOST | StepFault.TORN | StepFault.BLIND | StepFault.LOST_THEN_FAILS:
                 if fault is not StepFault.BLIND or self.rng.random() < 0.5:
                     world.after(takes_ns // 2, "", partial(self._act, attempt))
                 world.after(takes_ns, "", partial(self._lose, attempt))
@@ -233,7 +236,7 @@ class SimulatedDispatcher:
         order = attempt.order
         self._tell(Ended(self._now(), order.step, order.attempt, outcome))
         if attempt.fault is StepFault.TOLD_TWICE and not self.is_dead:
-            again_ns = self.rng.choice((1, 200, 900, 3_000)) * MILLISECOND_NS
+            again_ns = self.rng.choice(AGAIN_MS) * MILLISECOND_NS
             self.world.after(again_ns, f"{order.step} is told twice", partial(self._again, order, outcome))
 
     def _again(self, order: Execute, outcome: Outcome) -> None:
@@ -264,7 +267,8 @@ class SimulatedDispatcher:
             return Finding(FindingKind.RUNNING, "an attempt is alive")
         call = Call(self.world, run.plan, run.id, run.plan.steps[order.step], order.attempt)
         last = next((a for a in reversed(self.attempts) if a.order.step == order.step), None)
-        if last is not None and last.fault is StepFault.BLIND and last.looks < 2 and not self.book.is_quiet:
+        is_blind = last is not None and last.fault in (StepFault.BLIND, StepFault.LOST_THEN_FAILS)
+        if last is not None and is_blind and last.looks < 2 and not self.book.is_quiet:
             last.looks += 1
             return Finding(FindingKind.CANNOT_TELL, "made blind")
         kind = KINDS[call.step.action.kind]

@@ -26,6 +26,7 @@ class StepFault(StrEnum):
     RESULT_LATE = "result-late"  # unknown first, the true result afterwards
     TOLD_TWICE = "told-twice"  # the result comes a second time, much later
     BLIND = "blind"  # and the checks cannot tell
+    LOST_THEN_FAILS = "lost-then-fails"  # done, nobody can tell; the next attempt surely does nothing
     TORN = "torn"  # only a part of the effect happened
     UNDO_FAILS = "undo-fails"
     DIES_AFTER_UNDO = "dies-after-undo"  # driver killed: taken back, and nobody was told
@@ -36,6 +37,7 @@ class StepFault(StrEnum):
 
 KILLS_AT_APPEND = (StepFault.KILLED_BEFORE_COMMIT, StepFault.KILLED_AFTER_COMMIT)
 OF_UNDO = (StepFault.UNDO_FAILS, StepFault.DIES_AFTER_UNDO)
+TAKEN_BACK = (*OF_UNDO, StepFault.LOST_THEN_FAILS)  # they show when the run is taken back
 
 
 class WorldFault(StrEnum):
@@ -64,7 +66,9 @@ def faults_of(step: Step) -> tuple[StepFault, ...]:
         return KILLS_AT_APPEND
     is_undone = step.action.undo is Undo.UNDO and Gate.GRANTED not in step.gates
     is_torn = step.action.kind in TORN_KINDS
-    left_out = {*(() if is_undone else OF_UNDO), *(() if is_torn else (StepFault.TORN,))}
+    left_out = {*(() if is_torn else (StepFault.TORN,))}
+    if not is_undone:
+        left_out |= {*OF_UNDO, StepFault.LOST_THEN_FAILS}
     return tuple(fault for fault in StepFault if fault not in left_out)
 
 
@@ -131,10 +135,12 @@ def plan_faults(rng: random.Random, plan: Plan, turn: int) -> Book:
     if turn % 20 == 19:
         return book
     pairs = pairs_of(plan)
-    _add(book, rng, plan, *pairs[turn % len(pairs)], is_sure=True)
-    other = pairs[(turn + len(pairs) // 2) % len(pairs)]
-    if other[0] not in OF_UNDO:
-        _add(book, rng, plan, *other, is_sure=True)
+    first, second = pairs[turn % len(pairs)], pairs[(turn + len(pairs) // 2) % len(pairs)]
+    _add(book, rng, plan, *first, is_sure=True)
+    if first[0] in TAKEN_BACK and turn % 2:
+        return book  # nothing else stands between this step and its undo
+    if second[0] not in TAKEN_BACK:
+        _add(book, rng, plan, *second, is_sure=True)
     for _ in range(rng.choice((0, 0, 1, 2, 4))):
         _add(book, rng, plan, *rng.choice(pairs))
     for _ in range(rng.choice((0, 0, 1, 1, 2))):
@@ -152,7 +158,9 @@ def _add(
     occasion = 0 if is_sure else occasion
     count = rng.choice((1, 1, 1, 2, AGAIN_AND_AGAIN if fault is StepFault.TIMES_OUT else 1))
     book.steps.setdefault(step.id, []).append(Planned(fault, occasion, count))
-    if fault in OF_UNDO:
+    if fault is StepFault.LOST_THEN_FAILS:
+        book.steps[step.id].append(Planned(StepFault.FAILS, 0))
+    if fault in TAKEN_BACK:
         book.abort_after = step.id
         for check in plan.steps.values():
             if check.role is Role.VERIFY:  # so that the night does not come to a promotion first

@@ -23,6 +23,7 @@ from orchestrator.core.inputs import (
     Skip,
     Verb,
 )
+from orchestrator.core.plan import CANNOT_BE_SKIPPED
 from orchestrator.core.run import Run
 from orchestrator.core.states import RunState, StepState
 from orchestrator.engine.clock import now
@@ -103,6 +104,7 @@ class People:
         if not choices:
             self.world.blame("held-says-why", f"run {run.id} is held without a choice")
             return
+        self._try_a_word(run)
         takes_back = [c for c in choices if " abort " in c]
         preferred = [c for verb in self.book.prefers for c in choices if f" {verb} " in c]
         if preferred:
@@ -115,6 +117,19 @@ class People:
             wanted = [c for c in choices if self.aborts or " abort " not in c]
             chosen = self.rng.choice(wanted or choices)
         self._must(self.read(chosen, run), chosen)
+
+    def _try_a_word(self, run: Run) -> None:
+        """Tired people say of a gate that it is done; nobody may believe them."""
+        gates = [s for s in run.held_steps if run.plan.steps[s].role in CANNOT_BE_SKIPPED]
+        if not gates or self.rng.random() < 0.7:
+            return
+        verb = self.rng.choice((Skip, MarkDone))(self._at(), NAMED, self.rng.choice(gates), "it surely is")
+        try:
+            self.journal.submit(self.tracked, verb)
+        except RefusedError as refused:
+            self.refused.append(str(refused))
+        else:
+            self.world.blame("gates-are-never-skipped", f"{verb.step} was passed by a word")
 
     def mend(self, *, power: bool = False) -> None:
         """Engineers have mended what can be mended; nothing more goes wrong from here. ``power``: also

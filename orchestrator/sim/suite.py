@@ -61,9 +61,9 @@ def all_pairs() -> list[tuple[StepFault, str]]:
     return sorted({pair for name in SETTINGS for pair in pairs_of(plan_of(name))})
 
 
-def play(seeds: Sequence[int], *, is_first_enough: bool = False) -> Total:
-    """Some seeds, one after the other, in this process; up to the first that breaks an invariant, if
-    that is enough."""
+def play(seeds: Sequence[int], until: str = "") -> Total:
+    """Some seeds, one after the other, in this process; up to the first that breaks the invariant
+    ``until`` (``any``: whichever it is)."""
     total = Total()
     for seed in seeds:
         verdict = simulate(seed)
@@ -75,7 +75,7 @@ def play(seeds: Sequence[int], *, is_first_enough: bool = False) -> Total:
         total.reached.add(verdict.reached)
         if verdict.broken:
             total.failed.append(verdict)
-            if is_first_enough:
+            if until and (until == "any" or any(text.startswith(f"{until}:") for text in verdict.broken)):
                 break
     return total
 
