@@ -15,7 +15,7 @@ def show(run: str | None, estate: str | None, output: Output, *, live: bool = Fa
     app = open_app(estate)
     if not app.has_log:
         raise RefusedError(
-            "this estate has no log yet: it has never been adopted", ("continuity adopt --all",)
+            "this estate has no log yet: it has never been adopted", ("continuity adopt --all --by NAME",)
         )
     body, text = snapshot(app, run)
     if live:

@@ -35,7 +35,7 @@ def history(
 
     app = open_app(estate)
     if not app.has_log:
-        raise RefusedError("this estate has no log yet", ("continuity adopt --all",))
+        raise RefusedError("this estate has no log yet", ("continuity adopt --all --by NAME",))
     store = app.journal.store
     if verify:
         problems = store.verify()
