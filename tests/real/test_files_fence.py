@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 ROOT = Path(__file__).resolve().parents[2]
 END_SECONDS = 90.0
 ANSWER_SECONDS_MAX = 8.0
-DONE = 0
+DONE, HELD, ABORTED = 0, 4, 5
 SERVICE = "state-gazette"
 FENCE = "state-gazette/documents/stop-home"
 
@@ -66,6 +66,28 @@ def put(lab: Lab, site: SiteName, name: str) -> int:
         connection.close()
 
 
+def mode_at_home(lab: Lab) -> str:
+    return (lab.site("home").gazette / "published.mode").read_text().strip()
+
+
+def test_an_aborted_move_lets_the_old_side_take_documents_again(lab: Lab) -> None:
+    stray = lab.site("embassy").gazette / "current" / "documents" / "stray.txt"
+    stray.write_text("nobody signed this\n")
+    try:
+        order = ("failover", "--service", SERVICE, "--leave", "name-service=its servers answer at both sites")
+        code, document = say(lab, *order, "--yes", "--even-if-healthy", "--by", "Tester")
+        assert code == HELD, document
+        assert "stray.txt: is not in the manifest" in " ".join(document["held"]["causes"])
+        assert (mode_at_home(lab), put(lab, "home", "2026/closed.txt")) == ("read-only", 503)
+        code, document = say(lab, "abort", "--reason", "what is there was not signed", "--by", "Tester")
+        if code in (DONE, HELD) and document.get("state") != "aborted":
+            code, document = say(lab, "resume", "--yes", "--by", "Tester")
+        assert code == ABORTED, document
+    finally:
+        stray.unlink()
+    assert (mode_at_home(lab), put(lab, "home", "2026/open.txt")) == ("full", 200)
+
+
 def test_after_the_proof_the_old_side_takes_no_document_and_after_the_way_home_it_does(lab: Lab) -> None:
     assert put(lab, "home", "2026/before.txt") == 200
     code, document = say(lab, "failover", "--yes", "--even-if-healthy", "--by", "Tester")
@@ -75,8 +97,9 @@ def test_after_the_proof_the_old_side_takes_no_document_and_after_the_way_home_i
     assert put(lab, "home", "2026/ghost.txt") == 503
     assert put(lab, "embassy", "2026/abroad.txt") == 200
     folder = lab.site("home").gazette
-    assert (folder / "published.mode").read_text().strip() == "read-only"
-    assert json.loads((folder / "published.epoch").read_text())["epoch"] == 2
+    abroad = lab.site("embassy").gazette
+    epochs = [json.loads((at / "published.epoch").read_text())["epoch"] for at in (folder, abroad)]
+    assert (mode_at_home(lab), epochs[0]) == ("read-only", epochs[1]), "closed under the epoch of this move"
 
     code, document = say(lab, "failback", "--yes", "--by", "Tester")
     assert code == DONE, document
