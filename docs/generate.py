@@ -191,10 +191,16 @@ def state_machine() -> str:
 
 def documents() -> Mapping[str, str]:
     """Text of every generated file by its path from the root."""
+    from docs import reference
     from orchestrator.runbook.schema import schema_documents
 
     schemas = {f"runbooks/schema/{name}": text for name, text in schema_documents().items()}
-    return {"docs/state-machine.md": state_machine(), **schemas}
+    return {
+        "docs/state-machine.md": state_machine(),
+        "docs/runbook.md": reference.runbook_reference(),
+        "docs/actions.md": reference.actions_reference(),
+        **schemas,
+    }
 
 
 def stale() -> list[str]:

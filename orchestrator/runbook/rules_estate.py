@@ -239,7 +239,7 @@ def try_bind(
         sources.catalog.bind(action, filled, parts)  # type: ignore[arg-type]
     except InputError as error:
         for problem in error.problems:
-            hint = problem.hint or f"see the arguments of `{action}` in the documentation"
+            hint = problem.hint or f"see the arguments of `{action}` in docs/actions.md"
             message = f"{problem.path}: {problem.message}" if problem.path else problem.message
             message = message if message.startswith(action) else f"{action}: {message}"
             sources.note(parsed, place, message, hint)
