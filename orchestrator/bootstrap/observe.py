@@ -53,7 +53,8 @@ def confirmation(run: Run) -> Confirmation:
     lines = [f"{plan.operation}: {plan.source or 'the old side'} → {plan.target}, plan {plan.digest[:12]}"]
     for facts in plan.services.values():
         law = f"; {facts.legal_basis}" if facts.legal_basis else ""
-        goals = f"RTO {duration_text(facts.rto_ms)}, RPO {duration_text(facts.rpo_ms)}"
+        rto, rpo = (duration_text(goal) if goal else "0" for goal in (facts.rto_ms, facts.rpo_ms))
+        goals = f"RTO {rto}, RPO {rpo}"
         lines.append(f"  {facts.name} (tier {facts.tier}, {facts.owner}{law}): {goals}")
     evidence = inspections(run)
     healthy = False
