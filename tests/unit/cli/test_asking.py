@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.bootstrap.observe import confirmation
 from orchestrator.cli import operate
+from orchestrator.core.plan import ServiceFacts
 from orchestrator.core.run import start
 from orchestrator.engine.observe import Aside
 from tests.builders import a_failover, created
@@ -68,3 +71,9 @@ def test_all_that_happened_is_on_the_screen_before_people_are_asked() -> None:
     assert aside.drain()
     assert len(printed) == QUEUED
     aside.close()
+
+
+def test_a_service_that_may_lose_nothing_is_shown_as_in_the_plan() -> None:
+    facts = ServiceFacts("register", "g", 1, "ministry", "", 60_000, 0, 0)
+    run = start(replace(a_failover(), services={"register": facts}), created())
+    assert "register (tier 1, ministry): RTO 1m, RPO 0\n" in confirmation(run).text + "\n"
