@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from orchestrator.core import events
 from orchestrator.core.decision import Draft
-from orchestrator.core.plan import MANUAL, Undo
+from orchestrator.core.model import ProofKind
+from orchestrator.core.plan import MANUAL, Role, Undo
 from orchestrator.core.run import NOT_SENT, Run, moved_groups
 from orchestrator.core.states import RunState, StepState
 from orchestrator.errors import RefusedError
@@ -108,7 +109,7 @@ def _unseen(run: Run) -> Iterator[str]:
 
 def _may_be_undone(run: Run, steps: Iterable[str]) -> Iterator[str]:
     """Those of these steps whose undo may begin now: nothing whose undo comes first is left."""
-    done = [step for step in steps if run.step(step).state in UNDOABLE]
+    done = [step for step in steps if _is_to_undo(run, step)]
     kept = _kept(run) if done else frozenset()
     for step in done:
         first = run.index.undone_first[step]
@@ -136,7 +137,22 @@ def _stands_in_the_way(run: Run, step: str, kept: frozenset[str]) -> bool:
     state = run.step(step).state
     if state is StepState.UNDO_FAILED:
         return not run.leave_closed
-    return state is StepState.UNDOING or (state in UNDOABLE and step not in kept)
+    return state is StepState.UNDOING or (step not in kept and _is_to_undo(run, step))
+
+
+def _is_to_undo(run: Run, step: str) -> bool:
+    """What took effect or may have; and a database's fence that failed at a site which people then declared
+    lost. Its undo starts the old side as what it was and sees whether it writes: nothing else looks there."""
+    state = run.step(step).state
+    if state is not StepState.FAILED:
+        return state in UNDOABLE
+    fence = run.plan.steps[step]
+    return (
+        fence.role is Role.FENCE
+        and fence.proves is ProofKind.DEMOTED
+        and not run.leave_closed
+        and any(run.plan.parts.hosts[host].site in run.lost_sites for host in fence.fences)
+    )
 
 
 def _busy(run: Run, *states: StepState) -> bool:
@@ -211,7 +227,7 @@ def _closed(run: Run) -> Iterator[_Cause]:
         for unit, hosts in move.fence_hosts.items():
             for host in hosts:
                 site = run.plan.parts.hosts[host].site
-                if site in run.lost_sites and site not in said:
+                if site in run.lost_sites and site not in said and not _is_back(run, unit, host):
                     said.add(site)
                     yield "", f"{site} was declared lost: nothing proves that it writes", False
                 for fence in run.index.covering[unit, host]:
@@ -220,6 +236,11 @@ def _closed(run: Run) -> Iterator[_Cause]:
                         yield fence, f"{fence} stays in force: {host} is not proven to write", False
             if _comes_back_mute(run, unit, hosts):
                 yield "", f"{unit} was started again at {move.active} but does not take writes", False
+
+
+def _is_back(run: Run, unit: str, host: str) -> bool:
+    """Was a member of a lost site started again as what it was? (That it writes is asked of each unit.)"""
+    return any(run.step(fence).state is StepState.UNDONE for fence in run.index.covering[unit, host])
 
 
 def _stays_fenced(run: Run, fence: str, kept: frozenset[str]) -> bool:

@@ -173,6 +173,13 @@ STEP_ROWS: tuple[Row, ...] = (
         "undo",
         "people aborted before promotion: what was done is undone in reverse order",
     ),
+    Row(
+        (S.FAILED,),
+        "step.undo-started",
+        S.UNDOING,
+        "undo",
+        "a fence of a site that was declared lost: its undo starts the old side and sees whether it writes",
+    ),
     Row((S.UNDOING,), "step.undone", S.UNDONE, "undo", "the effect is gone"),
     Row(
         (S.UNDOING,),

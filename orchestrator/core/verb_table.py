@@ -114,7 +114,7 @@ BY_RUN: Mapping[str, Mapping[RunState, Answer]] = {
         paused=Does("aborting"),
         held=Does("aborting"),
         aborting=Refuses(
-            "the run is being aborted already; to end it without a writer: "
+            "the run is being aborted already; to end it although no site is proven to write: "
             "continuity abort RUN --leave-closed --reason TEXT"
         ),
     ),

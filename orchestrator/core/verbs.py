@@ -70,7 +70,7 @@ def decide_verb(draft: Draft, verb: Verb) -> None:
 
 
 def _ends_closed(run: Run, verb: Verb) -> bool:
-    """An abort that is under way may be told to end although no site writes."""
+    """An abort that is under way may be told to end although no site is proven to write."""
     return isinstance(verb, Abort) and verb.leave_closed and run.phase is RunState.ABORTING
 
 

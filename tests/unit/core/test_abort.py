@@ -142,7 +142,7 @@ def test_the_choices_for_one_step_end_with_how_the_run_can_be_ended() -> None:
     ]
 
 
-def test_a_site_that_was_declared_lost_is_not_proven_to_write() -> None:
+def declared_lost_and_aborted() -> Story:
     story = ordered()
     story.failed("db/stop")
     story.failed("site/power")
@@ -151,9 +151,48 @@ def test_a_site_that_was_declared_lost_is_not_proven_to_write() -> None:
     story.ok("db/verify")
     story.failed("db/measure")
     story.abort()
+    story.proceed()
+    return story
+
+
+def test_a_site_that_was_declared_lost_is_asked_again_whether_it_writes() -> None:
+    story = declared_lost_and_aborted()
+    assert story.undoing() == {"db/stop"}, "starting the old side again is the look at it"
+    story.undone("db/stop")
+    assert story.run.state is RunState.ABORTED
+
+
+def test_a_lost_site_that_does_not_answer_holds_the_abort_and_can_be_asked_again() -> None:
+    story = declared_lost_and_aborted()
+    story.undone("db/stop", Failed("home does not answer"))
     assert story.run.state is RunState.HELD
-    assert "declared lost" in story.run.held_causes[0]
+    assert any("declared lost" in cause for cause in story.run.held_causes)
+    assert [choice.split()[1] for choice in story.run.held_choices] == ["retry", "abort"]
+    story.follow(story.run.held_choices[0])
+    story.proceed()
+    story.undone("db/stop")
+    assert story.run.state is RunState.ABORTED
+
+
+def test_a_lost_site_that_is_back_but_does_not_write_holds_the_abort() -> None:
+    story = declared_lost_and_aborted()
+    story.undone("db/stop", Succeeded({"writes": False}))
+    assert story.run.state is RunState.HELD
+    assert "does not take writes" in story.run.held_causes[0]
     story.follow(story.run.held_choices[-1])
+    assert story.run.state is RunState.ABORTED
+
+
+def test_a_lost_site_is_left_alone_where_people_leave_it_closed() -> None:
+    story = ordered()
+    story.failed("db/stop")
+    story.failed("site/power")
+    story.follow("continuity declare site-lost r1 --site home --by NAME --reason TEXT")
+    while story.executing():
+        story.failed(min(story.executing()))
+    story.abort(leave_closed=True)
+    story.proceed()
+    assert story.undoing() == set()
     assert story.run.state is RunState.ABORTED
 
 
