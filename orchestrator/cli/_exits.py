@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,6 +52,8 @@ def run_stands(run: str) -> Iterator[None]:
 
 def again(*options: str) -> str:
     """This very command, with more options: what is offered can be copied."""
+    import shlex
+
     return shlex.join(["continuity", *sys.argv[1:], *options])
 
 
