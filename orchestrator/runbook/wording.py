@@ -31,7 +31,6 @@ _SPECIAL_MISSING: Mapping[tuple[type[Any], str], tuple[str, str]] = {
         RELOAD_HINT,
     ),
 }
-NAME_HINT = "use lower-case letters, digits and `-`, as in `front-door`"
 _LATER: Mapping[tuple[type[Any], str], str] = {
     (Cluster, "when-embassy-gone"): "a cluster always holds when the embassy is gone",
     (Group, "undo-window"): "a move is not undone after promotion: go back by `continuity failback`",
@@ -73,7 +72,7 @@ def explain(
         return str(context["message"]), str(context["hint"])
     if error["loc"] and error["loc"][-1] == "[key]":
         if kind == "string_pattern_mismatch":
-            return f"`{last}` is not a name", NAME_HINT
+            return f"`{last}` is not a name", "use lower-case letters, digits and `-`, as in `front-door`"
         words = shape.choices(_key_annotation(root, data, path[:-1]))
         return f"unknown key `{last}`", suggest(last, words)
     annotation, _, _ = shape.keys_at(root, data, path)
