@@ -212,7 +212,7 @@ def abort(
     run: RunArgument = None,
     reason: ReasonOption = "",
     leave_closed: Annotated[
-        bool, typer.Option("--leave-closed", help="End although no site writes.")
+        bool, typer.Option("--leave-closed", help="End although no site is proven to write.")
     ] = False,
     by: ByOption = None,
     estate: EstateOption = None,
