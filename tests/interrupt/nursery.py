@@ -49,7 +49,7 @@ def drive(order: dict[str, Any]) -> int:
     """Begin the ordered run, or take up the one that an earlier driver began. The command's exit code."""
     from orchestrator.bootstrap.app import App
     from orchestrator.bootstrap.operations import Wish, plan_operation
-    from orchestrator.cli import operate
+    from orchestrator.cli import _exits, operate
     from orchestrator.cli._output import Output
     from orchestrator.core.model import Operation
     from orchestrator.settings import Settings
@@ -66,8 +66,15 @@ def drive(order: dict[str, Any]) -> int:
     if begun:
         tracked = app.journal.load(begun[0])
         killer.run = tracked.run.id
-        return operate.take_up(app, tracked, flags) if not tracked.run.is_final else 0
-    wish = Wish(Operation(order["operation"]), tuple(order.get("services", ())), order.get("to"))
+        if tracked.run.is_final:  # the driver before died when all was said
+            return _exits.of_run(tracked.run.state)
+        return operate.take_up(app, tracked, flags)
+    wish = Wish(
+        Operation(order["operation"]),
+        tuple(order.get("services", ())),
+        order.get("to"),
+        order.get("leave", {}),
+    )
     plan, _ = plan_operation(app, wish)
     app.listeners.append(lambda run, events: setattr(killer, "run", run.id))
     return operate.set_out(app, plan, flags, "a test")
