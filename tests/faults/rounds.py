@@ -39,7 +39,7 @@ SECOND_NS = 1_000_000_000
 class Scenario:
     """``fault``: the lab's name for it. ``fences``: what the estate has against home beside asking it to stop:
     power, nothing (people must declare it lost), or a lie (the proof looks at the wrong machine).
-    ``returns``: home is back, unasked, while the embassy serves. ``planted``: replication stood still so long
+    ``accepts``: the loss accepted with the order; "" is what --yes accepts, the RPO. ``returns``: home is back, unasked, while the embassy serves. ``planted``: replication stood still so long
     before the fault."""
 
     name: str
@@ -47,6 +47,7 @@ class Scenario:
     fences: str = "power"
     returns: bool = False
     planted_seconds: float = 0.0
+    accepts: str = ""
 
 
 CRASH = Scenario("home crash", "home-crash")
@@ -55,6 +56,9 @@ CUT = Scenario("link cut", "link-cut")
 DECLARED = Scenario("link cut, declared lost", "link-cut", fences="nothing", returns=True)
 RETURNS = Scenario("home crash, returns", "home-crash", returns=True)
 PLANTED = Scenario("3 s not replicated, crash", "home-crash", planted_seconds=PLANTED_SECONDS)
+LITTLE = Scenario(
+    "3 s not replicated, 1 s accepted", "home-crash", planted_seconds=PLANTED_SECONDS, accepts="1s"
+)
 LIE = Scenario("link cut, fence is a lie", "link-cut", fences="lie", returns=True)
 
 
@@ -73,6 +77,7 @@ class Round:
     first_write_ns: int = 0
     told: list[Told] = field(default_factory=list)
     late: list[Told] = field(default_factory=list)
+    held: list[Any] = field(default_factory=list)
     returned_ns: int = 0
     back: list[Told] = field(default_factory=list)
     found_seconds: float = 0.0
@@ -169,11 +174,14 @@ class Player:
         self._until_ns(found.broke_ns + int(seconds * SECOND_NS))
 
     def _order(self, found: Round) -> None:
-        ended = self.drivers.drive("failover", accept_loss="10m")
+        accepts = {"accept_loss": found.scenario.accepts} if found.scenario.accepts else {}
+        ended = self.drivers.drive("failover", **accepts)
         found.run = ended.run
-        if found.scenario.fences == "nothing":
+        if found.scenario.fences == "nothing" or accepts:
             assert ended.code == HELD, self.drivers.said()
-            self._declare(found.run)
+            found.held = self.history(found.run)
+            if not accepts:
+                self._declare(found.run)
             begun_before = self.drivers.runs().index(found.run)
             ended = self.drivers.drive("failover", accept_loss="unknown", runs_before=begun_before)
         assert ended.code == DONE, self.drivers.said()
