@@ -189,7 +189,10 @@ def a_failback() -> Plan:
 def four_services() -> Plan:
     """A step each, with an undo, that may be tried again by itself."""
     return a_plan(
-        *(a_step(f"{name}/start", idempotent=True, undo=Undo.UNDO, attempts=3) for name in ("a", "b", "c", "d"))
+        *(
+            a_step(f"{name}/start", idempotent=True, undo=Undo.UNDO, attempts=3)
+            for name in ("a", "b", "c", "d")
+        )
     )
 
 
