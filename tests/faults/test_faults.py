@@ -60,7 +60,7 @@ def violations(found: Round) -> list[str]:
 
 
 def play(durability: str, scenarios: Sequence[Scenario], numbers: Sequence[int], folder: Path) -> list[Round]:
-    lab = sites.up(sites.Wanted(durability=durability, owned=True), adopt=adoption.adopt)  # type: ignore[arg-type]
+    lab = sites.up(sites.Wanted(durability=durability, owned=True), adopt=adoption.adopt)
     with drivers_for(lab, folder) as drivers:
         player = Player(lab, drivers)
         return [player.play(scenario, seed) for scenario, seed in zip(scenarios, numbers, strict=True)]

@@ -33,6 +33,7 @@ class Operated:
 
     name: str
     kind: str
+    target: SiteName | None
     ended: Ended
     killed: int
     wrong: tuple[str, ...]
@@ -61,7 +62,7 @@ class Chain:
         assert ended.code == 0, f"{kind}: {ended}\n{self.drivers.said()}"
         bad = self._wrong(witnesses, kind, target)
         name = f"{kind} {ended.run}"
-        self.operated.append(Operated(name, kind, ended, ended.kills, tuple(bad)))
+        self.operated.append(Operated(name, kind, target, ended, ended.kills, tuple(bad)))
         self.active = target or self.active
         print(
             f"{kind:<11} {ended.run:<18} {ended.kills:>4} drivers killed, {ended.seconds:6.1f} s", flush=True
@@ -76,6 +77,10 @@ class Chain:
         bad = wrong(witnesses.seen(), kind, target, is_source_dark=self.is_home_dark, is_back=is_back)
         self.is_home_back = self.is_home_dark and target == "embassy"
         return bad
+
+    def last_to(self, site: SiteName) -> str:
+        """The run that promoted a site last."""
+        return next(o.ended.run for o in reversed(self.operated) if o.target == site)
 
     def crash_home(self) -> None:
         faults.break_it(self.lab, "home-crash")
