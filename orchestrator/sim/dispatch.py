@@ -101,7 +101,8 @@ class SimulatedDispatcher:
         """The process ends. What it has sent lives on at the target; what it has not sent may not."""
         self.is_dead = True
         for attempt in self.attempts:
-            if attempt.is_alive and (attempt.is_sent or self.rng.random() < 0.5):
+            is_blocked = attempt.fault is StepFault.COMMITS_LATE  # at the target, whoever has sent it
+            if attempt.is_alive and (attempt.is_sent or (not is_blocked and self.rng.random() < 0.5)):
                 self._bury(attempt)
 
     # --- executing ----------------------------------------------------------------------------
@@ -142,7 +143,8 @@ class SimulatedDispatcher:
                 silent_ms = min(timeout_ms, SILENT_MS_MAX)
                 world.after(silent_ms * MILLISECOND_NS, "", partial(self._lose, attempt))
             case StepFault.COMMITS_LATE:
-                late_ns = takes_ns + self.rng.choice(LATE_MS) * MILLISECOND_NS
+                late_ms = self.book.late_ms or self.rng.choice(LATE_MS)
+                late_ns = takes_ns + late_ms * MILLISECOND_NS
                 world.after(takes_ns, "", partial(self._report, attempt, Unknown("connection lost")))
                 world.after(late_ns, "", partial(self._act_late, attempt))
             case StepFault.RESULT_LATE:

@@ -91,6 +91,7 @@ class Book:
     worlds: Counter[str] = field(default_factory=Counter)
     accepted_loss_ms: int = 0
     abort_after: str = ""  # people abort once this step is done: its undo is what is tried
+    late_ms: int = 0  # how long what is blocked at the target stays so; 0: by the seed
     prefers: tuple[str, ...] = ()  # the verbs that people choose first, where a run offers them
     is_quiet: bool = False
 

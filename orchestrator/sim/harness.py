@@ -79,6 +79,7 @@ class Night:
     people: People | None = None
     drivers: int = 0
     drivers_max: int = DRIVERS_MAX
+    turns_max: int = TURNS_MAX  # of people
     weather: Weather | None = None
     plans: dict[str, Plan] = field(default_factory=dict)
     outcomes: list[str] = field(default_factory=list)
@@ -226,7 +227,7 @@ class Night:
 
     def _peoples_turn(self) -> None:
         people = self.people
-        if people is None or people.turns > TURNS_MAX:
+        if people is None or people.turns > self.turns_max:
             raise NothingGoesOn
         if people.turn():
             self.world.after(people.pause_ns(), "", self._peoples_turn)

@@ -50,6 +50,7 @@ class People:
     aborts: bool
     turns: int = 0
     quick_turns: int = 0
+    quiet_after: int = QUIET_AFTER_TURNS  # turns until everything is mended
     refused: list[str] = field(default_factory=list)
 
     def turn(self) -> bool:
@@ -61,7 +62,7 @@ class People:
             self.quick_turns += 1
         else:
             self.turns += 1
-        if self.turns == QUIET_AFTER_TURNS:
+        if self.turns == self.quiet_after:
             self.mend()
         if run.state is RunState.READY:
             self._at_ready(run)
@@ -71,7 +72,7 @@ class People:
             self._at_hold(run)
         elif self._should_take_back(run):
             self._may(Abort(self._at(), NAMED, "false alarm"))
-        elif self.is_noisy and self.turns < QUIET_AFTER_TURNS and self.rng.random() < 0.4:
+        elif self.is_noisy and self.turns < self.quiet_after and self.rng.random() < 0.4:
             self._may(self._any_verb(run))
         return True
 
@@ -111,7 +112,7 @@ class People:
             chosen = preferred[0]
         elif self.book.abort_after and run.authorised and takes_back and not self.book.is_quiet:
             chosen = takes_back[-1]
-        elif self.turns > QUIET_AFTER_TURNS + 10:
+        elif self.turns > self.quiet_after + 10:
             chosen = choices[self.turns % len(choices)]
         else:
             wanted = [c for c in choices if self.aborts or " abort " not in c]

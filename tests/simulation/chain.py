@@ -28,7 +28,7 @@ from orchestrator.core.plan import Plan, Role
 from orchestrator.core.run import Run
 from orchestrator.core.values import canonical
 from orchestrator.engine import lock
-from orchestrator.engine.journal import Journal
+from orchestrator.engine.journal import Journal, Tracked
 from orchestrator.planning.codec import plan_from_json, plan_to_json
 from orchestrator.sim.calls import always_done, never_seen
 from orchestrator.sim.dispatch import NothingGoesOn
@@ -37,6 +37,7 @@ from orchestrator.sim.faults import AGAIN_AND_AGAIN, MANUAL, Book, Planned, Step
 from orchestrator.sim.harness import Night, night, why_stuck
 from orchestrator.sim.judge import judge
 from orchestrator.sim.kinds import KINDS
+from orchestrator.sim.operators import People
 from orchestrator.sim.store import DriverKilled, DriversStore
 from orchestrator.sim.surroundings import cannot_tell
 from orchestrator.stores.codec import EVENT_SCHEMA, encode
@@ -45,9 +46,12 @@ from orchestrator.stores.sqlite import SqliteStore
 LAPS_MAX = 200
 SEEDS = 4
 KILLS_A_LAP = 30  # each driver reads the whole log: it must not grow too long
-DRIVERS_MAX = 4_000
+DRIVERS_MAX, TURNS_MAX = 4_000, 2_000
 DRIVER_SECONDS_MAX = 30
 LOSS_ACCEPTED = -1
+NEVER = 1_000_000
+BLOCKED_MS = 3_000  # so long that whoever looks finds it alive
+REPLICATORS = ("files.start-replicator", "files.stop-replicator")
 LEFT, BROKEN = 0, 1
 PEOPLE_PREFER = ("confirm", "accept", "mark-done", "retry", "skip")
 LAPS: dict[str, StepFault | None] = {
@@ -97,8 +101,8 @@ class Chain(Night):
         memory.announced.add(name)
         is_new = name not in memory.killed
         if self.recovering:
-            self.points_left -= 1
-        if not is_new and not (self.recovering and self.points_left <= 0):
+            self._count_down(name)
+        if not is_new and not (self.recovering and self.points_left == 1):
             return
         if self.recovering:
             memory.second[self.recovering] = name
@@ -108,10 +112,22 @@ class Chain(Night):
         if is_new:
             memory.killed.add(name)
             self.kills += 1
-            # inside the recovery: before or after its first append, or at one of the next two points
-            is_over = self.journal(of_driver=False).load(self.run_id).run.is_final
-            self.points_left = 1 + zlib.crc32(name.encode()) % (2 if is_over else 4)
+            self.points_left = 0
         raise DriverKilled(name)
+
+    def _count_down(self, name: str) -> None:
+        """A recovery is killed before or after its first append, or at one of the next two points, which
+        a run that is over no longer has."""
+        if not self.points_left:
+            is_over = self.journal(of_driver=False).load(self.run_id).run.is_final
+            self.points_left = 1 + zlib.crc32(self.recovering.encode()) % (2 if is_over else 4)
+        else:
+            self.points_left -= 1
+
+    def _people(self, tracked: Tracked) -> People:
+        people = super()._people(tracked)
+        people.quiet_after = NEVER
+        return people
 
     def _one_driver(self) -> Run | None:
         """First as a process, then its twin in memory, with which the world goes on."""
@@ -181,7 +197,7 @@ def head_after(last: str, records: Sequence[Recorded]) -> str:
 
 def book_of(plan: Plan, fault: StepFault | None) -> Book:
     """Every step meets the lap's fault on its first attempt."""
-    book = Book(accepted_loss_ms=LOSS_ACCEPTED, prefers=PEOPLE_PREFER)
+    book = Book(accepted_loss_ms=LOSS_ACCEPTED, prefers=PEOPLE_PREFER, late_ms=BLOCKED_MS)
     stops = {Role.VERIFY} if plan.source else {Role.PROTECT}  # the run comes as far as these
     if fault is StepFault.UNDO_FAILS:
         book.abort_after, book.prefers = list(plan.steps)[-1], ()
@@ -203,7 +219,7 @@ def run_lap(setting: str, folder: Path, name: str, memory: Memory, seed: int = 0
     )  # fmt: skip
     what.memory, what.log, what.is_process = memory, folder / f"{memory.laps}.db", False
     what.recovering, what.points_left, what.kills, what.length, what.head = "", 0, 0, 0, GENESIS
-    what.at_point, what.drivers_max = what.come_to, DRIVERS_MAX
+    what.at_point, what.drivers_max, what.turns_max = what.come_to, DRIVERS_MAX, TURNS_MAX
     memory.laps += 1
     try:
         run = what.go()
@@ -251,8 +267,8 @@ def expected(plan: Plan) -> Iterator[str]:
             yield from _both(f"Ended {step.id} {outcome}")
         check = KINDS[step.action.kind].check
         findings = {never_seen: ["not-done"], always_done: ["done"], cannot_tell: []}
-        # what is only read is there as soon as it is looked at; home's replicator does not run at all
-        is_always_there = not step.action.mutates or step.action.kind == "files.stop-replicator"
+        # what is only read is there as soon as it is looked at; replicators run, or not, before they are told
+        is_always_there = not step.action.mutates or step.action.kind in REPLICATORS
         seen = ["done"] if is_always_there else ["done", "not-done"]
         for finding in ("running", "cannot-tell", *findings.get(check, seen)):
             yield from _both(f"Checked {step.id} {finding}")
