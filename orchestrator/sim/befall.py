@@ -51,6 +51,10 @@ class Weather:
             case WorldFault.LINK_CUT:
                 world.link_up = False
                 world.after(back_ns, "the link is back", self._link_is_back)
+            case WorldFault.FALSE_ALARM:
+                world.link_up = world.controller_up = False
+                world.after(back_ns, "the link is back", self._link_is_back)
+                world.after(2 * back_ns, "the controller is back", self._controller_is_back)
             case WorldFault.TARGET_SLOW:
                 world.slow = SLOW
             case WorldFault.CONTROLLER_DOWN:

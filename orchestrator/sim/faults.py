@@ -51,6 +51,7 @@ class WorldFault(StrEnum):
     CONTROLLER_DOWN = "controller-down"
     REPLAY_PAUSED = "replay-paused"
     SECOND_DRIVER = "second-driver"
+    FALSE_ALARM = "false-alarm"  # home cannot be asked, is declared lost, answers again: people abort
     PLAN_GROWS_OLD = "plan-grows-old"  # the groups move on before the run begins
     NOISE = "noise"  # people order at random
 
@@ -92,6 +93,7 @@ class Book:
     accepted_loss_ms: int = 0
     abort_after: str = ""  # people abort once this step is done: its undo is what is tried
     late_ms: int = 0  # how long what is blocked at the target stays so; 0: by the seed
+    is_false_alarm: bool = False
     prefers: tuple[str, ...] = ()  # the verbs that people choose first, where a run offers them
     is_quiet: bool = False
 
@@ -135,6 +137,11 @@ def plan_faults(rng: random.Random, plan: Plan, turn: int) -> Book:
     book = Book(accepted_loss_ms=rng.choice((0, 1_000, 600_000, LOSS_UNKNOWN)))
     if turn % 20 == 19:
         return book
+    if turn % 25 == 7:
+        book.world.append((WorldFault.FALSE_ALARM, 0))
+        book.is_false_alarm = True
+        _fail_the_checks(book, plan)
+        return book
     pairs = pairs_of(plan)
     first, second = pairs[turn % len(pairs)], pairs[(turn + len(pairs) // 2) % len(pairs)]
     _add(book, rng, plan, *first, is_sure=True)
@@ -163,6 +170,11 @@ def _add(
         book.steps[step.id].append(Planned(StepFault.FAILS, 0))
     if fault in TAKEN_BACK:
         book.abort_after = step.id
-        for check in plan.steps.values():
-            if check.role is Role.VERIFY:  # so that the night does not come to a promotion first
-                book.steps.setdefault(check.id, []).append(Planned(StepFault.FAILS, 0, AGAIN_AND_AGAIN))
+        _fail_the_checks(book, plan)
+
+
+def _fail_the_checks(book: Book, plan: Plan) -> None:
+    """So that the night does not come to a promotion."""
+    for check in plan.steps.values():
+        if check.role is Role.VERIFY:
+            book.steps.setdefault(check.id, []).append(Planned(StepFault.FAILS, 0, AGAIN_AND_AGAIN))

@@ -105,6 +105,9 @@ class People:
         if not choices:
             self.world.blame("held-says-why", f"run {run.id} is held without a choice")
             return
+        if self.book.is_false_alarm and not self.book.is_quiet:
+            self._at_false_alarm(run)
+            return
         self._try_a_word(run)
         takes_back = [c for c in choices if " abort " in c]
         preferred = [c for verb in self.book.prefers for c in choices if f" {verb} " in c]
@@ -118,6 +121,13 @@ class People:
             wanted = [c for c in choices if self.aborts or " abort " not in c]
             chosen = self.rng.choice(wanted or choices)
         self._must(self.read(chosen, run), chosen)
+
+    def _at_false_alarm(self, run: Run) -> None:
+        """The site is declared lost; when it answers again, the order is taken back."""
+        wanted = " declare " if not run.lost_sites else " abort " if self.world.link_up else ""
+        chosen = [choice for choice in run.held_choices if wanted and wanted in choice]
+        if chosen:
+            self._must(self.read(chosen[-1], run), chosen[-1])
 
     def _try_a_word(self, run: Run) -> None:
         """Tired people say of a gate that it is done; nobody may believe them."""
