@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from orchestrator.sim.estate import SETTINGS
-from orchestrator.sim.harness import Verdict, simulate
+from orchestrator.sim.nights import Verdict, simulate
 from orchestrator.sim.suite import Total, play, play_all
 
 SCHEMA = 1

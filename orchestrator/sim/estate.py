@@ -233,6 +233,11 @@ def again(setting: str, states: Mapping[str, GroupState]) -> Plan:
             raise RefusedError(f"{refused}; {again}") from again
 
 
+def way_home(states: Mapping[str, GroupState]) -> Plan:
+    """The failback of all that is abroad."""
+    return _compiled(Operation.FAILBACK, states)
+
+
 def _compiled(operation: Operation, states: Mapping[str, GroupState], target: str | None = None) -> Plan:
     where, books = _books()
     return compile_plan(where, books, operation, target=target, states=states, catalog=catalog()).plan

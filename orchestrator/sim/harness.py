@@ -7,31 +7,25 @@ give orders from processes of their own. Must never decide anything for the run.
 from __future__ import annotations
 
 import random
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from orchestrator.core import events
 from orchestrator.core.events import GroupAdopted, RunCreated
-from orchestrator.core.fold import has_ended
 from orchestrator.core.inputs import DriverStarted
 from orchestrator.core.log import Append
-from orchestrator.core.model import Operation
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run
 from orchestrator.engine import lock
 from orchestrator.engine.clock import now
 from orchestrator.engine.journal import GROUP, RUN, Journal, Tracked
 from orchestrator.engine.loop import WAITS_FOR_PEOPLE, come_up, drive
-from orchestrator.errors import ContinuityError, InvariantBroken, RefusedError
+from orchestrator.errors import RefusedError
 from orchestrator.sim.befall import Weather
-from orchestrator.sim.coverage import Reached, rows_of
 from orchestrator.sim.dispatch import HORIZON_NS, NothingGoesOn, SimulatedDispatcher
 from orchestrator.sim.estate import SETTINGS, again, plan_of
 from orchestrator.sim.faults import Book, WorldFault, plan_faults
-from orchestrator.sim.judge import judge
 from orchestrator.sim.operators import People
 from orchestrator.sim.scene import build, choose
 from orchestrator.sim.store import DriverKilled, DriversStore, JudgingStore
@@ -44,21 +38,6 @@ SETTLE_NS = 10 * SECOND_NS
 TURN_OF_SETTINGS = ("failover", *SETTINGS)  # failover twice as often as the others
 
 Trace = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """``broken``: invariants that did not hold, each text beginning with its name. ``head``: the log's
-    last hash, equal for equal seeds. ``outcome``: how the first run ended, then any that followed it."""
-
-    seed: int
-    setting: str
-    outcome: str
-    broken: tuple[str, ...]
-    head: str
-    drivers: int
-    events: int
-    reached: Reached
 
 
 @dataclass(slots=True)
@@ -152,19 +131,11 @@ class Night:
         self.world.blame("always-ends", f"{self.drivers_max} drivers did not end the run")
         raise NothingGoesOn
 
-    def has_come_through(self) -> bool:
-        """Is every group where the operation wanted it, although the run was aborted at its very end?"""
-        wanted = SETTINGS[self.setting]
-        moves = wanted.operation is not Operation.REPROTECT
-        return all(
-            state.active == self.plan.target if moves else state.protection == "protected"
-            for state in self.journal(of_driver=False).groups().values()
-        )
-
-    def once_more(self) -> Run:
-        """The same operation again after one that was taken back."""
-        self.plan = again(self.setting, self.journal(of_driver=False).groups())
-        self.run_id += "b"
+    def run_next(self, plan: Plan) -> Run:
+        """Another run in the same night, after what went wrong has been mended; nothing new goes wrong."""
+        if self.people is not None:
+            self.people.mend(power=True)
+        self.plan, self.run_id = plan, f"{self.run_id}b"
         self.book.is_quiet, self.book.prefers = True, ("confirm", "retry")
         return self.drive_to_the_end(self.create())
 
@@ -247,76 +218,3 @@ def night(seed: int, folder: Path, setting: str = "", trace: Trace | None = None
     made = Night(seed, setting, plan, rng, world, store, book, folder, f"r{seed}", stays)
     made.weather = Weather(world, book, rng, folder)
     return made
-
-
-def simulate(seed: int, folder: Path | None = None, setting: str = "", trace: Trace | None = None) -> Verdict:
-    """Run one seed and judge the world that it leaves behind."""
-    what = night(seed, folder or _locks(), setting, trace)
-    try:
-        run = what.go()
-        judge(what.world, run, what.journal(of_driver=False).groups())
-        if not what.world.broken and run.state in ("aborted", "partial") and not run.leave_closed:
-            _begin_again(what)
-    except NothingGoesOn:
-        what.world.blame("always-ends", why_stuck(what))
-    except InvariantBroken as broken:
-        what.world.blame(str(broken).split(": ")[1] if ": " in str(broken) else "bug", str(broken))
-    except ContinuityError as error:
-        what.world.blame("no-other-error", f"{type(error).__name__}: {error}")
-    return _verdict(what)
-
-
-def _begin_again(what: Night) -> None:
-    """A run that was taken back leaves an estate on which the same can be ordered anew, and ends well."""
-    if what.people is not None:
-        what.people.mend(power=True)
-    if what.has_come_through():
-        return
-    try:
-        run = what.once_more()
-    except RefusedError as refused:
-        what.world.blame("can-be-begun-again", f"{what.setting}: {refused}")
-        return
-    if run.state != "done":
-        what.world.blame("can-be-begun-again", f"the second {what.setting} ended {run.state}")
-    judge(what.world, run, what.journal(of_driver=False).groups())
-
-
-_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
-
-
-def _locks() -> Path:
-    """One folder for the drivers' locks of this process."""
-    if not _FOLDERS:
-        _FOLDERS.append(tempfile.TemporaryDirectory(prefix="continuity-sim-"))
-    return Path(_FOLDERS[0].name)
-
-
-def why_stuck(what: Night) -> str:
-    if what.people is None:
-        return "nothing goes on"
-    run = what.people.journal.load(what.run_id).run
-    left = [
-        f"{step_id} {run.step(step_id).state}"
-        for step_id, step in run.plan.steps.items()
-        if not has_ended(step, run.step(step_id).state)
-    ]
-    causes = "; ".join(run.held_causes)
-    return f"{run.state} after {what.people.turns} orders ({causes}); not ended: {', '.join(left) or 'none'}"
-
-
-def _verdict(what: Night) -> Verdict:
-    reached = Reached()
-    count = 0
-    for stream, plan in what.store.plans.items():
-        history = [record.event for record in what.store.read(stream)]
-        told = [event for event in history if not isinstance(event, events.GroupEvent)]
-        count += len(told)
-        if told:
-            reached.rows.update(rows_of(plan, told))
-    reached.faults.update(what.book.seen)
-    reached.worlds.update(what.book.worlds)
-    head = what.store.inner.head() if isinstance(what.store.inner, MemoryStore) else ""
-    outcome = " then ".join(what.outcomes) or "stuck"
-    broken = tuple(what.world.broken.values())
-    return Verdict(what.seed, what.setting, outcome, broken, head, what.drivers, count, reached)

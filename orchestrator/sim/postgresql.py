@@ -263,6 +263,7 @@ def rejoin(call: Call) -> Answer:
         server.evidence_copies += 1
     server.stop(by_run=True)
     cluster.follow(server, primary)
+    world.takes_back(server.site)
     server.is_read_only = server.is_frozen_by_run = False
     server.start()
     return Later(200 * MILLISECOND_NS)
@@ -275,14 +276,15 @@ def check_follows(call: Call) -> Finding:
 
 def follow(call: Call) -> Answer:
     """A cleanly stopped old primary starts as a standby of the new one."""
-    server, cluster = call.server(), call.cluster()
+    world, server, cluster = call.world, call.server(), call.cluster()
     primary = cluster.servers[call.text("source")]
     if not primary.is_primary:
         return Failed(f"{primary.host} is no primary", retryable=True)
     if server.host == cluster.holder:
-        call.world.blame("never-rewinds-the-writer", f"{call.step.id} would demote the writer")
+        world.blame("never-rewinds-the-writer", f"{call.step.id} would demote the writer")
         return Failed("this is the writer")
     cluster.follow(server, primary)
+    world.takes_back(server.site)
     server.is_read_only = server.is_frozen_by_run = False
     server.start()
     return Later(20 * MILLISECOND_NS)

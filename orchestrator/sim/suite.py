@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from orchestrator.sim.coverage import Reached
 from orchestrator.sim.estate import SETTINGS, plan_of
 from orchestrator.sim.faults import StepFault, pairs_of
-from orchestrator.sim.harness import Verdict, simulate
+from orchestrator.sim.nights import Verdict, simulate
 
 CHUNK = 20
 

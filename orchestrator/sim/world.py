@@ -203,6 +203,15 @@ class World:
     def runs(self, host: str, unit: str) -> bool:
         return self.machines[host].is_on and self.units.get((host, unit), False)
 
+    def takes_back(self, site: str) -> None:
+        """Once no server of a site could write any more, nothing it does is excused."""
+        servers = [(c, s) for c in self.clusters.values() for s in c.servers.values() if s.site == site]
+        if not any(cluster.could_write(self, server) for cluster, server in servers):
+            self.declared.discard(site)
+            for machine in self.machines.values():
+                if machine.site == site:
+                    machine.off_by_fence = machine.returned = False
+
     # --- what befalls machines ----------------------------------------------------------------
 
     def crash(self, host: str) -> None:

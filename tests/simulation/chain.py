@@ -34,9 +34,10 @@ from orchestrator.sim.calls import always_done, never_seen
 from orchestrator.sim.dispatch import NothingGoesOn
 from orchestrator.sim.estate import plan_of
 from orchestrator.sim.faults import AGAIN_AND_AGAIN, MANUAL, Book, Planned, StepFault
-from orchestrator.sim.harness import Night, night, why_stuck
+from orchestrator.sim.harness import Night, night
 from orchestrator.sim.judge import judge
 from orchestrator.sim.kinds import KINDS
+from orchestrator.sim.nights import why_stuck
 from orchestrator.sim.operators import People
 from orchestrator.sim.store import DriverKilled, DriversStore
 from orchestrator.sim.surroundings import cannot_tell

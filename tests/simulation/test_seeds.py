@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from orchestrator.sim.estate import SETTINGS, catalog, plan_of
-from orchestrator.sim.harness import simulate
 from orchestrator.sim.kinds import KINDS
+from orchestrator.sim.nights import simulate
 from orchestrator.sim.suite import play, play_all
 from tests import seeds
 
