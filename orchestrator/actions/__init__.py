@@ -29,6 +29,7 @@ ACTIONS: Mapping[str, str] = {
     "postgresql.epoch": "orchestrator.actions.postgresql_promote:Epoch",
     "postgresql.follow": "orchestrator.actions.postgresql_follow:Follow",
     "postgresql.freeze": "orchestrator.actions.postgresql_freeze:Freeze",
+    "postgresql.hold-log": "orchestrator.actions.postgresql_hold_log:HoldLog",
     "postgresql.inspect": "orchestrator.actions.postgresql_inspect:Inspect",
     "postgresql.measure": "orchestrator.actions.postgresql_verify:Measure",
     "postgresql.open": "orchestrator.actions.postgresql_close:Open",

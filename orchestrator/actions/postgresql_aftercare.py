@@ -1,7 +1,7 @@
 """Decides whether a promoted server can go on alone: ``postgresql.aftercare``. Read-only.
 
 It looks at what fails days after a failover: an archiver that does nothing, slots that keep log for
-followers that never come, a disk that fills. The cost does not grow with data.
+followers that never come, followers without a slot, a disk that fills. The cost does not grow with data.
 """
 
 from __future__ import annotations
@@ -11,27 +11,28 @@ from typing import Any, ClassVar
 
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
 from orchestrator.core.plan import Parts, Undo
-from orchestrator.core.values import ClusterRef, HostRef, Json
-from orchestrator.drivers import postgresql, postgresql_host, postgresql_server
+from orchestrator.core.values import ClusterRef, HostRef, Json, size_text
+from orchestrator.drivers import postgresql, postgresql_follower, postgresql_host, postgresql_server
 from orchestrator.drivers.postgresql import Session
 from orchestrator.drivers.postgresql_member import Member, member
+from orchestrator.drivers.postgresql_upstream import BOUND, HELD, SET_BOUND, Held, drop_text, held, slot_text
 from orchestrator.ports import Context, Description
 
-HOUR_SECONDS = 3600
 ARCHIVER = (
     "SELECT current_setting('archive_mode'), archived_count, failed_count,"
     " coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false), last_failed_wal"
     " FROM pg_stat_archiver"
 )
-SLOTS = (
-    "SELECT slot_name::text, active, current_setting('max_slot_wal_keep_size') FROM pg_replication_slots"
-    " ORDER BY slot_name"
-)
 LOG_RATE = (
-    "SELECT wal_bytes::bigint, greatest(1, extract(epoch FROM clock_timestamp() - stats_reset))::bigint"
-    " FROM pg_stat_wal"
+    "SELECT greatest("
+    "wal_bytes / greatest(1, extract(epoch FROM clock_timestamp() - stats_reset)),"
+    " pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') / greatest(3600, extract(epoch FROM clock_timestamp())"
+    " - ((system_identifier >> 32) & 4294967295))) * 3600"
+    " FROM pg_stat_wal, pg_control_system()"
 )
-UNBOUNDED = "-1"
+"""Bytes an hour: since its statistics began, or over the cluster's whole life if that is more. A server that
+was a standby until now has written nothing, and the identifier holds the second in which initdb ran."""
+MEGABYTE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ class Aftercare:
     def describe(self, params: AftercareParams, parts: Parts) -> Description:
         at = member(parts, params.cluster, params.host)
         wanted = "declared absent" if params.archiver_absent else "must work"
-        commands = (f"{ARCHIVER}  -- {wanted}", SLOTS, LOG_RATE, f"free space of {at.data_directory}/pg_wal")
+        asked = (f"{ARCHIVER}  -- {wanted}", BOUND, _one_line(HELD), LOG_RATE)
+        commands = (*asked, f"free space of {at.data_directory}/pg_wal")
         return Description(commands, at.touches, Undo.NONE_NEEDED)
 
     def load(self, context: Context[AftercareParams]) -> None:
@@ -71,16 +73,21 @@ class Aftercare:
         def work() -> Outcome:
             with postgresql.lease(context, _member(context)) as session:
                 archiver, findings = _archiver(session, is_absent=context.params.archiver_absent)
-                slots, of_slots = _slots(session)
-                written, seconds = postgresql.row(session, LOG_RATE)
+                slots = held(session)
+                bound = int(postgresql.value(session, BOUND)) * MEGABYTE
+                rate = int(postgresql.value(session, LOG_RATE))
             free = int(_free(context))
-            findings += of_slots
+            findings += _of_slots(context, slots, bound)
+            findings += _of_room(slots, bound, free, rate)
+            waiting = [bound - (slot.bytes or 0) for slot in slots if slot.holds and not slot.active]
             evidence: dict[str, Json] = {
                 "archiver": archiver,
-                "slots": slots,
-                "log_bytes_per_hour": int(written) * HOUR_SECONDS // int(seconds),
+                "slots": [slot.evidence() for slot in slots],
+                "log_bytes_per_hour": rate,
                 "log_free_bytes": free,
-                "hours_until_log_is_full": _hours(free, int(written), int(seconds)),
+                "hours_until_log_is_full": _hours(free, rate),
+                "slots_hold_bytes_max": bound if bound >= 0 else None,
+                "hours_until_a_slot_is_lost": _hours(min(waiting), rate) if waiting and bound >= 0 else None,
                 "findings": list(findings),
             }
             if findings:
@@ -120,18 +127,47 @@ def _archiver(session: Session, *, is_absent: bool) -> tuple[str, list[dict[str,
     return f"works ({archived} files)", []
 
 
-def _slots(session: Session) -> tuple[list[Json], list[dict[str, Json]]]:
-    found = postgresql.rows(session, SLOTS)
-    slots: list[Json] = [{"name": name, "active": active} for name, active, _ in found]
-    unbounded = [name for name, _, keep in found if keep == UNBOUNDED]
-    if not unbounded:
-        return slots, []
-    text = f"slots without a bound ({', '.join(unbounded)}): a follower that never comes fills the disk"
-    return slots, [{"text": text, "mend": "ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'; then reload"}]
+def _of_slots(
+    context: Context[AftercareParams], slots: tuple[Held, ...], bound: int
+) -> list[dict[str, Json]]:
+    """Slots that fill the disk, members that have none, and slots of nobody."""
+    findings: list[dict[str, Json]] = []
+    unbounded = [slot.name for slot in slots if slot.active or slot.holds] if bound < 0 else []
+    if unbounded:
+        text = f"slots without a bound ({', '.join(unbounded)}): a follower that never comes fills the disk"
+        findings.append({"text": text, "mend": SET_BOUND})
+    others = {other.slot: other for other in postgresql_follower.others(context.parts, _member(context))}
+    good = {slot.name for slot in slots if slot.active or slot.holds}
+    for name, other in others.items():
+        if name not in good:
+            text = f"no slot keeps the log for {other.host.name}: a rejoin may have to clone it anew"
+            findings.append({"text": text, "mend": slot_text(other)})
+    for slot in slots:
+        if slot.name not in others and slot.holds and not slot.active:
+            text = f"slot {slot.name} keeps {size_text(slot.bytes or 0)} of log for nobody of this cluster"
+            findings.append({"text": text, "mend": drop_text(slot.name)})
+    return findings
 
 
-def _hours(free_bytes: int, written_bytes: int, seconds: int) -> int | None:
-    """Whole hours until the log fills its disk at the rate seen so far, if all of it is kept."""
-    if written_bytes <= 0:
+def _of_room(slots: tuple[Held, ...], bound: int, free: int, rate: int) -> list[dict[str, Json]]:
+    """Followers that stay away may keep more log than there is room for."""
+    waiting = [slot for slot in slots if slot.holds and not slot.active]
+    more = max((bound - (slot.bytes or 0) for slot in waiting), default=0)
+    if bound < 0 or more <= free:
+        return []
+    names = ", ".join(slot.name for slot in waiting)
+    hours = _hours(free, rate)
+    when = "" if hours is None else f": full in {hours} h"
+    text = f"slots of followers that stay away ({names}) may keep {size_text(more)}, {size_text(free)} are free{when}"
+    return [{"text": text, "mend": SET_BOUND.replace("10GB", f"{max(1, free // 2 // MEGABYTE)}MB")}]
+
+
+def _hours(bytes_left: int, bytes_per_hour: int) -> int | None:
+    """Whole hours until that much log is written at the rate seen so far."""
+    if bytes_per_hour <= 0:
         return None
-    return free_bytes * seconds // written_bytes // HOUR_SECONDS
+    return max(0, bytes_left) // bytes_per_hour
+
+
+def _one_line(statement: str) -> str:
+    return " ".join(statement.split())

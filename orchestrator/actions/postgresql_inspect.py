@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from orchestrator.core.model import Operation
@@ -291,6 +291,7 @@ def _remarks(context: Context[InspectParams], looks: list[_Look]) -> Iterator[Re
         if home is not None and home.server:
             yield from postgresql_findings.of_pair(home.server, target.server, endpoint)
     for look in looks:
+        yield from _of_slots(context, look)
         yield from look.remarks
         system = look.facts.system_id if look.facts else ""
         if system and look.system_on_disk and system != look.system_on_disk:
@@ -311,3 +312,22 @@ def _of_replay(facts: Facts, endpoint: str) -> Iterator[Remark]:
             f"{endpoint}: replay is delayed by {facts.apply_delay} on purpose",
             f"{endpoint}: ALTER SYSTEM SET recovery_min_apply_delay = 0; SELECT pg_reload_conf()",
         )
+
+
+def _of_slots(context: Context[InspectParams], look: _Look) -> Iterator[Remark]:
+    """What is kept for the side that this operation brings back is no news."""
+    if look.facts is None or look.server is None:
+        return
+    others = [other for other in members(context.parts, context.params.cluster) if other != look.at]
+    comes_back = (
+        context.params.target if context.operation in (Operation.REPROTECT, Operation.FAILBACK) else ""
+    )
+    awaited = {other.slot for other in others if other.host.site == comes_back}
+    server = replace(
+        look.server,
+        holding=tuple(slot for slot in look.server.holding if slot[1] == "lost" or slot[0] not in awaited),
+    )
+    followers = {other.slot: other.host.name for other in others}
+    yield from postgresql_findings.of_slots(
+        look.at.endpoint, server, followers, standby=look.facts.in_recovery
+    )

@@ -146,6 +146,16 @@ def _close(side: _Side) -> Draft:
     )  # fmt: skip
 
 
+def _hold_log(side: _Side) -> Draft:
+    """Before the promotion, and nothing waits for it: a server without it is only slower to come back."""
+    return side.draft(
+        "hold-log", Stage.FENCE, Role.ORDINARY, "postgresql.hold-log", side.target,
+        f"have {side.target} keep the log that the others will need to follow it, within its bound",
+        "past the log that is kept anyway, a lost side could not be rewound and must be cloned anew",
+        QUICK_MS, best_effort=True, retry=QUICK_RETRY,
+    )  # fmt: skip
+
+
 def _verify(side: _Side) -> Draft:
     limits = side.cluster.limits
     return side.draft(
@@ -171,6 +181,7 @@ def _lose(side: _Side) -> list[Draft]:
         ),
         *(_stop(side, host, needs=()) for host in side.cluster.members[move.source]),
         _close(side),
+        _hold_log(side),
         _verify(side),
         side.draft(
             "measure", Stage.VERIFY_DATA, Role.LOSS, "postgresql.measure", side.target,
@@ -192,6 +203,7 @@ def _drain(side: _Side) -> list[Draft]:
             CHECKPOINT_MS,
         ),
         _close(side),
+        _hold_log(side),
         _verify(side),
         side.draft(
             "freeze", Stage.FREEZE, Role.FREEZE, "postgresql.freeze", side.source,

@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core.values import duration_text
+from orchestrator.core.values import duration_text, size_text
 from orchestrator.drivers.postgresql import Session, quote, quote_name, value
 from orchestrator.drivers.postgresql_epoch import Writer, read
 from orchestrator.drivers.postgresql_facts import Facts, heartbeat_ns
+from orchestrator.drivers.postgresql_upstream import SET_BOUND
 
 MILLISECOND_NS = 1_000_000
 HEARTBEAT_NS_MAX = 5_000 * MILLISECOND_NS  # it is written each second
@@ -47,6 +48,12 @@ SELECT json_build_object(
         WHERE backend_type = 'client backend' AND application_name <> ''),
     'slots', (SELECT coalesce(json_agg(json_build_array(slot_name, plugin, database)), '[]')
         FROM pg_replication_slots WHERE slot_type = 'logical' AND NOT temporary),
+    'holding', (SELECT coalesce(json_agg(json_build_array(slot_name, coalesce(wal_status, ''), coalesce(
+            pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+            ELSE pg_current_wal_insert_lsn() END, restart_lsn), 0)::bigint)), '[]') FROM pg_replication_slots
+        WHERE slot_type = 'physical' AND NOT temporary AND NOT active
+        AND (restart_lsn IS NOT NULL OR wal_status = 'lost')),
+    'bound', (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'),
     'streaming', (SELECT coalesce(json_agg(application_name), '[]') FROM pg_stat_replication
         WHERE state = 'streaming'),
     'settings', (SELECT json_object_agg(name, setting::bigint) FROM pg_settings
@@ -85,7 +92,8 @@ class Remark:
 class ServerState:
     """Of a whole server. Pairs are (database, name); collations (database, recorded, actual).
 
-    ``write_rate_rows_per_s``: the average since its statistics began.
+    ``write_rate_rows_per_s``: the average since its statistics began. ``holding``: physical slots that nobody
+    uses and that keep log, as (name, status, bytes); ``is_bounded``: such a slot cannot fill the disk.
     """
 
     collations: tuple[tuple[str, str, str], ...]
@@ -93,6 +101,8 @@ class ServerState:
     subscriptions: tuple[tuple[str, str], ...]
     sessions: tuple[str, ...]
     slots: tuple[tuple[str, str, str], ...]
+    holding: tuple[tuple[str, str, int], ...]
+    is_bounded: bool
     streaming: tuple[str, ...]
     settings: Mapping[str, int]
     libraries: tuple[str, ...]
@@ -128,6 +138,8 @@ def server_state(session: Session) -> ServerState:
         _pairs(found["subscriptions"]),
         tuple(found["sessions"]),
         _pairs(found["slots"]),
+        _pairs(found["holding"]),
+        found["bound"] >= 0,
         tuple(found["streaming"]),
         found["settings"],
         tuple(filter(None, (name.strip() for name in found["libraries"].split(",")))),
@@ -272,3 +284,28 @@ def of_pair(home: ServerState, target: ServerState, endpoint: str) -> Iterator[R
                 f"after the promotion, {database}: SELECT pg_create_logical_replication_slot"
                 f"({quote(name)}, {quote(plugin)})",
             )
+
+
+def of_slots(
+    endpoint: str, server: ServerState, followers: Mapping[str, str], *, standby: bool
+) -> Iterator[Remark]:
+    """Log that is kept for somebody who does not come. ``followers``: slot → the host that may use it here.
+
+    A standby needs no such slot before it is promoted: what it keeps was left over from some earlier move.
+    """
+    for name, status, held_bytes in server.holding:
+        kept = f"{endpoint}: slot {name} keeps {size_text(held_bytes)} of log"
+        drop = f"{endpoint}: SELECT pg_drop_replication_slot({quote(name)})"
+        if name not in followers or standby:
+            yield Remark(f"{kept} for nobody who follows here", drop)
+        elif status == "lost":
+            text = f"{endpoint}: slot {name} went past max_slot_wal_keep_size: {followers[name]} may need a new clone"
+            yield Remark(text, "continuity reprotect")
+        else:
+            yield Remark(f"{kept} for {followers[name]}, which does not stream", "continuity reprotect")
+    if standby and not server.is_bounded:
+        yield Remark(
+            f"{endpoint}: max_slot_wal_keep_size = -1: after a failover no slot is made for the lost side, and past"
+            " wal_keep_size it must be cloned anew",
+            f"{endpoint}: {SET_BOUND}",
+        )

@@ -92,6 +92,49 @@ def tablespaces(session: Session) -> tuple[str, ...]:
 
 # --- slots --------------------------------------------------------------------------------------
 
+BOUND = "SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'"
+SET_BOUND = "ALTER SYSTEM SET max_slot_wal_keep_size = '10GB'; SELECT pg_reload_conf()"
+HELD = """
+SELECT slot_name::text, active, coalesce(wal_status, ''), restart_lsn::text,
+    greatest(0, pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+        ELSE pg_current_wal_insert_lsn() END, restart_lsn))::bigint
+FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary ORDER BY slot_name
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A physical slot. ``bytes``: the log behind the present position that it holds back, None for one that
+    holds nothing; ``is_lost``: it went past its bound, and the log that it was to hold may be gone."""
+
+    name: str
+    active: bool
+    status: str
+    restart_lsn: str | None
+    bytes: int | None
+
+    @property
+    def is_lost(self) -> bool:
+        return self.status == "lost"
+
+    @property
+    def holds(self) -> bool:
+        return self.restart_lsn is not None and not self.is_lost
+
+    def evidence(self) -> dict[str, Json]:
+        return {
+            "name": self.name,
+            "active": self.active,
+            "status": self.status,
+            "restart_lsn": self.restart_lsn,
+            "holds_bytes": self.bytes,
+        }
+
+
+def held(session: Session) -> tuple[Held, ...]:
+    """Every physical slot of the server, whoever made it."""
+    return tuple(Held(*found) for found in postgresql.rows(session, HELD))
+
 
 def slot_text(follower: Member) -> str:
     """The statement that makes the slot of a follower, which keeps the log that it has not got."""

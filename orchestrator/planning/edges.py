@@ -39,6 +39,11 @@ class Entry:
         """Does it wait for the components and services that its own needs?"""
         return self.draft.stage not in BEFORE_OPEN
 
+    @property
+    def holds_nobody_up(self) -> bool:
+        """Is it done for later days, so that nothing of this operation waits for it?"""
+        return self.draft.best_effort and self.draft.role is Role.ORDINARY
+
 
 @dataclass(slots=True)
 class Table:
@@ -163,7 +168,7 @@ def _add_own(table: Table, item: Placed, outside: Sequence[str]) -> list[str]:
     for own, draft in sorted(own_drafts(item), key=lambda pair: _place(pair[0])):
         at = _place(own)
         entry = table.add(f"{service}/own", group, service, [draft])[0]
-        entry.extra.extend(e.id for e in others if _place_of(e) < at)
+        entry.extra.extend(e.id for e in others if _place_of(e) < at and not e.holds_nobody_up)
         entry.extra.extend(outside if Gate.GRANTED in draft.gates else ())
         entry.extra.extend([*owns[-1:], *filter(None, [table.go_home.get(group)])])
         before = _all_before(table, entry)

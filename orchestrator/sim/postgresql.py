@@ -156,6 +156,27 @@ def reopen(call: Call) -> Outcome:
     return Succeeded()
 
 
+def hold_log(call: Call) -> Answer:
+    server = call.server()
+    if not server.is_up:
+        return Failed("not running", retryable=True)
+    server.holds_log = True
+    return Succeeded({"slots": []})
+
+
+def check_hold_log(call: Call) -> Finding:
+    server = call.server()
+    return found(server.is_up and server.holds_log)
+
+
+def let_log_go(call: Call) -> Outcome:
+    server = call.server()
+    if not server.is_up:
+        return Failed(f"{server.host} is not running")
+    server.holds_log = False
+    return Succeeded()
+
+
 def measure(call: Call) -> Answer:
     server, cluster = call.server(), call.cluster()
     upstream = cluster.servers.get(server.upstream)
@@ -338,6 +359,7 @@ KINDS: Mapping[str, Kind] = {
     "postgresql.stop": Kind(stop, check_stop, start_again, undo=Undo.UNDO, milliseconds=40),
     "postgresql.verify-drained": Kind(verify_drained, never_seen, mutates=False),
     "postgresql.close": Kind(close, check_close, reopen, undo=Undo.UNDO),
+    "postgresql.hold-log": Kind(hold_log, check_hold_log, let_log_go, undo=Undo.UNDO),
     "postgresql.measure": Kind(measure, never_seen, mutates=False),
     "postgresql.promote": Kind(promote, check_promote, idempotent=False, undo=_NO_RETURN),
     "postgresql.epoch": Kind(epoch, check_epoch, undo=_NO_RETURN),

@@ -61,6 +61,7 @@ class Server:
     promoted_by: str = ""
     fence_ns: int | None = None  # a fence proved, at this moment, that it cannot write
     evidence_copies: int = 0
+    holds_log: bool = False  # a slot for every other member
 
     def stop(self, *, by_run: bool) -> None:
         """The process ends; whoever waits for an acknowledgement never gets one."""
@@ -226,7 +227,7 @@ class Cluster:
         standby.rows, standby.received = [], len(primary.rows)
         standby.writers = dict(primary.writers)
         standby.timeline = primary.timeline
-        standby.fence_ns = None
+        standby.fence_ns, standby.holds_log = None, False
 
 
 def set_writer(server: Server, databases: tuple[str, ...], **changes: object) -> None:
