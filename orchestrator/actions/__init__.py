@@ -40,6 +40,7 @@ ACTIONS: Mapping[str, str] = {
     "postgresql.stop": "orchestrator.actions.postgresql_stop:Stop",
     "postgresql.verify": "orchestrator.actions.postgresql_verify:Verify",
     "postgresql.verify-drained": "orchestrator.actions.postgresql_verify:VerifyDrained",
+    "service.inspect": "orchestrator.actions.service:Inspect",
     "service.ready": "orchestrator.actions.service:Ready",
     "service.start": "orchestrator.actions.service:Start",
     "service.stop": "orchestrator.actions.service:Stop",

@@ -1,5 +1,5 @@
-"""Decides how a site's processes are started, stopped and found ready, through the host's manager
-(``service.start``, ``service.stop``, ``service.ready``); must never keep a connection to it.
+"""Decides how a site's processes are started, stopped, looked at and found ready, through the host's manager
+(``service.start``, ``service.stop``, ``service.inspect``, ``service.ready``); must never keep a connection to it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
+from orchestrator.core.model import Host
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded, Unknown
 from orchestrator.core.plan import Parts, Touch, Undo
 from orchestrator.core.values import HostRef, Json, Milliseconds, Template
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = (0.005, 0.05, 1.5)
 EXCHANGE_SECONDS_MAX = 1.0
+LOOK_SECONDS_MAX = 1.0  # of a look before the order
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class _Unit:
     def describe(self, params: UnitParams, parts: Parts) -> Description:
         host = parts.hosts[params.host]
         opposite = "stop" if self.order == "start" else "start"
-        endpoint = urlsplit(host.manager.url).netloc if host.manager else host.address
+        endpoint = _endpoint(host)
         return Description(
             (f"{endpoint}: {self.order} {params.unit}",),
             (Touch(host.site, endpoint),),
@@ -113,6 +115,64 @@ class Stop(_Unit):
 
     kind: ClassVar[str] = "service.stop"
     order: ClassVar[Literal["start", "stop"]] = "stop"
+
+
+class Inspect:
+    """Does a program that should wait warm run? Said before the order, while it can still be mended; it
+    never stands in the way: what does not run may be started after the promotion, too."""
+
+    kind: ClassVar[str] = "service.inspect"
+    version: ClassVar[int] = 1
+    params: ClassVar[type[Any]] = UnitParams
+    idempotent: ClassVar[bool] = True
+    mutates: ClassVar[bool] = False
+
+    def describe(self, params: UnitParams, parts: Parts) -> Description:
+        host = parts.hosts[params.host]
+        return Description(
+            (f"{_endpoint(host)}: state of {params.unit}",),
+            (Touch(host.site, _endpoint(host)),),
+            Undo.NONE_NEEDED,
+        )
+
+    def load(self, context: Context[UnitParams]) -> None:
+        from orchestrator.drivers import supervisor  # noqa: F401
+
+    def check(self, context: Context[UnitParams]) -> Finding:
+        found = self._look(context)
+        return Finding(FindingKind.DONE, "", found)
+
+    def execute(self, context: Context[UnitParams]) -> Outcome:
+        return Succeeded(self._look(context))
+
+    def undo(self, context: Context[UnitParams]) -> Outcome:
+        return Succeeded()
+
+    def _look(self, context: Context[UnitParams]) -> dict[str, Json]:
+        from orchestrator.drivers import supervisor
+
+        params = context.params
+        host = context.parts.hosts[params.host]
+        context.record(f"{_endpoint(host)}: state of {params.unit}")
+        left = min(LOOK_SECONDS_MAX, context.seconds_left())
+        try:
+            now = supervisor.state(
+                supervisor.manager_of(host), params.unit, context.secrets, timeout_seconds=left
+            )
+        except ContinuityError as error:
+            text = f"whether {params.unit} runs on {params.host} is not known: {error}"
+            return {
+                "host": params.host,
+                "unit": params.unit,
+                "state": "unknown",
+                "findings": [{"text": text, "mend": f"look at the manager of {params.host}"}],
+            }
+        findings: list[Json] = []
+        if now.name != "running":
+            why = f" ({now.detail})" if now.detail else ""
+            text = f"{params.unit} on {params.host} is {now.name}{why}: it should wait there, and nothing would answer"
+            findings.append({"text": text, "mend": _start_command(host, params.unit)})
+        return {**_evidence(params, now), "findings": findings}
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,3 +248,14 @@ class Ready:
 
 def _evidence(params: UnitParams, now: supervisor.UnitState) -> dict[str, Any]:
     return {"host": params.host, "unit": params.unit, "state": now.name, "pid": now.pid}
+
+
+def _endpoint(host: Host) -> str:
+    return urlsplit(host.manager.url).netloc if host.manager else host.address
+
+
+def _start_command(host: Host, unit: str) -> str:
+    if host.manager is None:
+        return f"start {unit} on {host.name}"
+    user = f" -u {host.manager.user}" if host.manager.user else ""
+    return f"supervisorctl -s {host.manager.url}{user} start {unit}"

@@ -64,6 +64,7 @@ def confirmation(run: Run) -> Confirmation:
         healthy = healthy or (bool(source.get("reachable")) and source.get("serves_writes") is True)
         if plan.operation is Operation.FAILOVER:
             lines.append(f"  {unit}: expected loss now: {expected_loss_text(found, plan, run.last.utc_ns)}")
+    lines += [f"  {line}" for line in other_findings(run)]
     return Confirmation("\n".join(lines), healthy)
 
 
@@ -74,6 +75,22 @@ def inspections(run: Run) -> dict[str, Mapping[str, Json]]:
         for step in run.plan.steps.values()
         if step.action.kind == INSPECT and run.step(step.id).evidence
     }
+
+
+def preflight_findings(run: Run) -> list[str]:
+    """Everything that the run's preflight found amiss, with what mends it."""
+    found = [line for unit, seen in inspections(run).items() for line in _finding_lines(unit, seen)]
+    return [*found, *other_findings(run)]
+
+
+def other_findings(run: Run) -> list[str]:
+    """What the preflight found beside the databases."""
+    return [
+        line
+        for step in run.plan.steps.values()
+        if step.stage is Stage.PREFLIGHT and step.action.kind != INSPECT
+        for line in _finding_lines(step.unit, run.step(step.id).evidence)
+    ]
 
 
 def _site(found: Mapping[str, Json], site: str) -> Mapping[str, Any]:
@@ -95,6 +112,11 @@ def describe(unit: str, found: Mapping[str, Json], plan: Plan) -> list[str]:
         writers = seen.get("writers") or {}
         epochs = ", ".join(f"{db}: epoch {w['epoch']} of {w['site']}" for db, w in sorted(writers.items()))
         lines.append(f"{unit} at {site}: {seen.get('role')}, timeline {seen.get('timeline')}; {epochs}")
+    return [*lines, *_finding_lines(unit, found)]
+
+
+def _finding_lines(unit: str, found: Mapping[str, Json]) -> list[str]:
+    lines = []
     findings = found.get("findings")
     for finding in findings if isinstance(findings, list | tuple) else ():
         if isinstance(finding, Mapping):
@@ -200,6 +222,7 @@ def _lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:
             lines.append(
                 f"{step_id}: {seen['result']}{': ' + seen['message'] if seen.get('message') else ''}"
             )
+            lines += _finding_lines(step.unit, evidence)
     return lines
 
 
@@ -300,13 +323,14 @@ def evidence_now(app: App) -> list[Looked]:
     from orchestrator.planning.inspection import inspection_plan
 
     plan = inspection_plan(app.loaded.estate, app.loaded.runbooks, app.catalog)
-    found = _perform(app, plan, list(plan.steps.values()))
+    steps = [step for step in plan.steps.values() if step.action.kind in (INSPECT, CLAIMS)]
+    found = _perform(app, plan, steps)
     return [
         Looked(
             step.group, step.unit, step.action.kind, found[step.id].get("evidence") or {},
             found[step.id].get("message", ""),
         )
-        for step in plan.steps.values()
+        for step in steps
     ]  # fmt: skip
 
 

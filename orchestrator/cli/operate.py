@@ -284,7 +284,7 @@ def _answered(app: App, driver: Driver, flags: Flags, *, on_terminal: bool) -> b
 
 def _confirm(app: App, driver: Driver, flags: Flags) -> None:
     """Show the loss about to be accepted and take the typed confirmation; refusing undoes the run."""
-    from orchestrator.bootstrap.observe import confirmation
+    from orchestrator.bootstrap.observe import confirmation, preflight_findings
     from orchestrator.bootstrap.operations import strictest_rpo_ms
     from orchestrator.cli import _acceptance as acceptance
     from orchestrator.engine.clock import now
@@ -302,6 +302,8 @@ def _confirm(app: App, driver: Driver, flags: Flags) -> None:
     if limit is None:
         limit = strictest_rpo_ms(run.plan)
     if flags.is_confirmed:
+        for line in preflight_findings(run):
+            say(line)
         driver.authorise(flags.by, limit, "--yes")
         return
     phrase = f"{run.plan.operation} {run.plan.target}"

@@ -9,6 +9,7 @@ from typing import Literal
 from orchestrator.core.model import Estate, Stage
 from orchestrator.core.move import (
     AUTHORISED,
+    ONCE,
     OPENS,
     QUICK_RETRY,
     STANDARD_RETRY,
@@ -28,6 +29,7 @@ from orchestrator.core.values import (
     Template,
 )
 
+INSPECT_MS = 3_000
 START_MS = 60_000
 STOP_MS = 60_000
 READY_EXTRA_MS = 1_000  # beyond what the owner allows, so that the action itself says that it was too slow
@@ -90,6 +92,8 @@ class Service:
             return
         hosts = must_stand_at(self.unit_in(placed.runbook.name), move.target, self.at.get(move.target, ()))
         for host in hosts:
+            if self.standby == "warm" and not move.reprotects:
+                yield self._inspect(host)
             if self.standby == "cold":
                 yield Draft(
                     f"start-{host}", Stage.START, Role.ORDINARY, f"start {self.unit} on {host}",
@@ -110,6 +114,13 @@ class Service:
             return
         for host in self.at.get(site, ()):
             yield self._start_warm(host)
+
+    def _inspect(self, host: str) -> Draft:
+        return Draft(
+            f"inspect-{host}", Stage.PREFLIGHT, Role.EVIDENCE, f"see whether {self.unit} runs on {host}",
+            "a program that waits there, and does not, would be found out only after the promotion",
+            "service.inspect", {"host": host, "unit": self.unit}, INSPECT_MS, (), (), retry=ONCE,
+        )  # fmt: skip
 
     def _start_warm(self, host: str) -> Draft:
         return Draft(

@@ -153,6 +153,12 @@ def ready(call: Call) -> Answer:
     return Failed("not ready within its time", retryable=True)
 
 
+def inspect_unit(call: Call) -> Answer:
+    """What does not run, or does not answer, is a finding and stands in nobody's way."""
+    runs = call.world.runs(call.text("host"), call.text("unit"))
+    return Succeeded({"findings": [] if runs else [{"text": "it does not run", "mend": ""}]})
+
+
 def documents(call: Call) -> Documents:
     return call.world.documents[call.text("host")]
 
@@ -322,6 +328,7 @@ KINDS: Mapping[str, Kind] = {
     "http.check": Kind(asked_from_outside, looked_again(asked_from_outside), mutates=False),
     "http.request": Kind(request, check_request, idempotent=False, undo=NO_RETURN, milliseconds=150),
     "manual.confirm": Kind(command, cannot_tell, idempotent=False, undo=NO_RETURN),
+    "service.inspect": Kind(inspect_unit, looked_again(inspect_unit), mutates=False, asks_hosts=False),
     "service.ready": Kind(ready, looked_again(ready), mutates=False),
     "service.start": Kind(start_unit, check_started, stop_unit, undo=Undo.UNDO, milliseconds=30),
     "service.stop": Kind(stop_unit, check_stopped, start_unit, undo=Undo.UNDO, milliseconds=30),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -46,6 +47,25 @@ def has_standby(lab: Lab) -> bool:
     with postgres.connect(lab, "home", "postgres") as session:
         row = session.execute("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").fetchone()
         return bool(row and row[0])
+
+
+def test_a_warm_program_that_is_down_is_named_before_the_order_and_stops_nobody(lab: Lab) -> None:
+    faults._unit(lab, "embassy", "population-register", start=False)
+    code, said = say(lab, "preflight", "failover")
+    assert (
+        "population-register on embassy-services is stopped" in said or "is stopped: it should wait" in said
+    )
+    assert "supervisorctl -s http://" in said
+    assert "start population-register" in said
+    assert code == DONE, said
+    code, said = say(lab, "plan", "failover", "--live", "--output", "json")
+    (step,) = [
+        s for s in json.loads(said)["observed"]["steps"].items() if "population" in s[0] and "inspect" in s[0]
+    ]
+    assert (code, step[1]["result"], len(step[1]["evidence"]["findings"])) == (DONE, "ok", 1)
+    faults._unit(lab, "embassy", "population-register", start=True)
+    code, said = say(lab, "preflight", "failover")
+    assert (code, "supervisorctl" in said) == (DONE, False), said
 
 
 def test_a_standby_that_is_gone_is_noticed_and_brought_back(lab: Lab) -> None:

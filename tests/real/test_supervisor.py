@@ -16,9 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.core.model import Manager
+from orchestrator.actions.service import Inspect, UnitParams
+from orchestrator.core.model import Host, Manager
+from orchestrator.core.outcomes import Succeeded
+from orchestrator.core.plan import Parts
 from orchestrator.drivers import supervisor
 from orchestrator.errors import PermanentError, TransientError
+from tests.action_context import context
 
 pytestmark = pytest.mark.real
 
@@ -217,3 +221,33 @@ def test_a_wrong_password_is_permanent(lab: Lab) -> None:
     wrong = replace(lab.manager, password="secret://env/BAD")
     with pytest.raises(PermanentError, match="HTTP 401"):
         supervisor.state(wrong, "quick", Passwords())
+
+
+def look_at(lab: Lab, unit: str, manager: Manager | None = None) -> tuple[str, list[str]]:
+    """What the preflight step sees of a unit: its state, and findings with what mends each."""
+    host = Host("h", "embassy", "127.0.0.1", manager=manager or lab.manager)
+    passwords = {"secret://env/GOOD": "right", "secret://env/BAD": "wrong"}
+    outcome = Inspect().execute(context(UnitParams("h", unit), Parts(hosts={"h": host}), secrets=passwords))
+    assert isinstance(outcome, Succeeded), "it stands in nobody's way"
+    return outcome.evidence["state"], [f"{f['text']} | {f['mend']}" for f in outcome.evidence["findings"]]
+
+
+def test_what_should_wait_warm_and_does_not_is_a_finding_with_what_starts_it(lab: Lab) -> None:
+    supervisor.stop(lab.manager, "quick", Passwords(), 5)
+    state, (finding,) = look_at(lab, "quick")
+    assert state == "stopped"
+    assert finding.endswith(f"supervisorctl -s {lab.manager.url} -u continuity start quick")
+    supervisor.start(lab.manager, "quick", Passwords(), 5)
+    assert look_at(lab, "quick") == ("running", [])
+    supervisor.stop(lab.manager, "quick", Passwords(), 5)
+
+
+def test_a_manager_that_does_not_say_leaves_it_unknown_and_stops_nobody(lab: Lab) -> None:
+    for unit, manager, why in (
+        ("no-such-unit", lab.manager, "no such unit"),
+        ("quick", replace(lab.manager, password="secret://env/BAD"), "HTTP 401"),
+        ("quick", replace(lab.manager, url=f"http://127.0.0.1:{free_port()}"), "refused"),
+    ):
+        state, (finding,) = look_at(lab, unit, manager)
+        assert state == "unknown"
+        assert why in finding

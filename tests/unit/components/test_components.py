@@ -117,7 +117,7 @@ def keys(component: Component, at: Move) -> list[str]:
 
 
 def test_a_warm_program_is_only_waited_for_and_a_cold_one_started() -> None:
-    assert keys(WARM, move()) == ["ready-b1", "ready-b2"]
+    assert keys(WARM, move()) == ["inspect-b1", "ready-b1", "inspect-b2", "ready-b2"]
     assert keys(COLD, move()) == ["start-b1", "ready-b1", "start-b2", "ready-b2"]
     drafts = by_key(given(COLD))
     assert Gate.GRANTED in drafts["start-b1"].gates, "it must not run here while another site serves"
@@ -135,12 +135,23 @@ def test_a_cold_program_is_stopped_where_it_no_longer_serves() -> None:
 def test_a_warm_program_waits_again_where_the_group_was_left() -> None:
     assert keys(WARM, move(Operation.REPROTECT)) == ["start-a1", "start-a2"]
     for reprotects in (True, False):
-        assert keys(WARM, move(Operation.FAILBACK, reprotects=reprotects)) == [
-            "start-a1",
-            "ready-a1",
-            "start-a2",
-            "ready-a2",
-        ], "a planned move makes sure that it runs while the other side still serves"
+        found = keys(WARM, move(Operation.FAILBACK, reprotects=reprotects))
+        moves = [key for key in found if not key.startswith("inspect-")]
+        assert moves == ["start-a1", "ready-a1", "start-a2", "ready-a2"], (
+            "a planned move makes sure that it runs while the other side still serves"
+        )
+        assert ("inspect-a1" in found) is not reprotects, "what was left behind need not run there yet"
+
+
+def test_a_warm_program_is_looked_at_before_the_order_and_stops_nobody() -> None:
+    draft = by_key(given(WARM))["inspect-b1"]
+    assert (draft.action, draft.stage, draft.gates, draft.needs) == (
+        "service.inspect",
+        Stage.PREFLIGHT,
+        (),
+        (),
+    )
+    assert not any(key.startswith("inspect-") for key in keys(COLD, move()))
 
 
 def test_readiness_is_asked_of_each_host_with_its_own_values() -> None:
@@ -153,10 +164,8 @@ def test_readiness_is_asked_of_each_host_with_its_own_values() -> None:
 
 
 def test_a_program_without_readiness_says_nothing_when_warm_and_is_up_once_started_when_cold() -> None:
-    assert [(d.key, d.up) for d in given(replace(WARM, ready=None)).drafts] == [
-        ("start-b1", False),
-        ("start-b2", False),
-    ]
+    starts = [d for d in given(replace(WARM, ready=None)).drafts if d.stage is not Stage.PREFLIGHT]
+    assert [(d.key, d.up) for d in starts] == [("start-b1", False), ("start-b2", False)]
     assert [(d.key, d.up) for d in given(replace(COLD, ready=None)).drafts] == [
         ("start-b1", True),
         ("start-b2", True),
@@ -165,7 +174,7 @@ def test_a_program_without_readiness_says_nothing_when_warm_and_is_up_once_start
 
 def test_a_name_server_answers_for_itself() -> None:
     asked = Ready(dns=ReadyDns("example.", "ns.example.", {"home": "na", "embassy": "nb"}, "NS"))
-    (first, _) = given(replace(WARM, ready=asked)).drafts
+    first = by_key(given(replace(WARM, ready=asked)))["answers-b1"]
     assert (first.action, first.arguments["servers"], first.up) == ("dns.query-check", ["nb"], True)
 
 
