@@ -221,17 +221,24 @@ def adopt_all(app: App, by: str) -> list[GroupState]:
     return [adopt(app, conclusion, by, None) for conclusion in conclude(app, groups_of(app))]
 
 
-def must_be_in_conflict(app: App, group: str, keep: str) -> None:
+def must_be_in_conflict(app: App, group: str, keep: str) -> GroupState:
     """Before anything is compared, which may take long: is there something to resolve, and is ``keep`` a site?"""
     known = groups_of(app)
     if group not in known:
         raise InputError(f"no group {group} in this estate; it has: {', '.join(known)}")
-    _must_be_in_conflict(app, app.journal.group(group) if app.has_log else GroupState(group), keep)
+    state = app.journal.group(group) if app.has_log else GroupState(group)
+    _must_be_in_conflict(app, state, keep)
+    return state
 
 
 def _must_be_in_conflict(app: App, state: GroupState, keep: str) -> None:
     if keep not in app.loaded.estate.sites:
         raise InputError(f"--keep {keep}: no such site; sites: {', '.join(app.loaded.estate.sites)}")
+    must_have_conflict(state)
+
+
+def must_have_conflict(state: GroupState) -> None:
+    """RefusedError where there is nothing for people to decide."""
     if not state.conflict:
         raise RefusedError(
             f"group {state.name} is {label(state)}: there is nothing to resolve",
@@ -240,11 +247,20 @@ def _must_be_in_conflict(app: App, state: GroupState, keep: str) -> None:
 
 
 def resolve(app: App, group: str, keep: str, by: str, reason: str, evidence: Mapping[str, Any]) -> GroupState:
-    """People decide whose history stands after a split brain; the other's is kept as evidence."""
+    """People keep the site that holds the epoch after a split brain; the other's history is kept as evidence.
+
+    A site that does not hold it is kept by ``keeping.keep``: it needs a new one.
+    """
+    from orchestrator.bootstrap.keeping import must_grant
+
     at = now(app.clock)
 
     def decide(state: GroupState) -> GroupResolved:
         _must_be_in_conflict(app, state, keep)
+        if must_grant(state, keep):
+            raise RefusedError(
+                f"group {group}: {keep} does not hold its epoch any more", ("continuity status --live",)
+            )
         return GroupResolved(at, group, keep, by, reason, evidence)
 
     return app.journal.append_group(group, decide)

@@ -66,34 +66,64 @@ def resolve(
     group: str,
     keep: Annotated[str, typer.Option("--keep", help="The site whose history stands.")],
     reason: Annotated[str, typer.Option("--reason", help="Why; stands in the record.")],
+    close: Annotated[
+        bool, typer.Option("--close", help="Stop the other site's databases first, as a fence does.")
+    ] = False,
+    site_lost: Annotated[
+        bool, typer.Option("--site-lost", help="Declare the other site lost: it does not answer.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     by: SignedOption = None,
     estate: EstateOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """End a split brain: list what differs by table and key, and decide whose history stands.
+    """End a split brain: show both sides, list what differs by table and key, and decide whose history stands.
 
-    The other side's data directory is kept whole when it is next rejoined.
+    A site that lost the epoch is kept under a new one, higher than all that is known, once the other site
+    is closed. The other side's data directory is kept whole when it is next rejoined.
 
-    Example: continuity resolve registers --keep embassy --by "A. Tamm" --reason "home was declared lost"
+    Examples:
+
+      continuity resolve registers --keep embassy --by "A. Tamm" --reason "home was declared lost"
+      continuity resolve registers --keep home --close --by "A. Tamm" --reason "false alarm"
     """
-    from orchestrator.bootstrap import adoption
+    from orchestrator.bootstrap import adoption, keeping
     from orchestrator.bootstrap.app import open_app
     from orchestrator.bootstrap.divergence import diverged_rows
     from orchestrator.reports.state import group_document
 
     name, app = signed(by), open_app(estate)
-    adoption.must_be_in_conflict(app, group, keep)
+    wanted = keeping.Wanted(group, keep, name, reason, close, site_lost)
+    before = adoption.must_be_in_conflict(app, group, keep)
+    is_granted = keeping.must_grant(before, keep)
+    sides = keeping.look(app, wanted, before)
+    for line in sides.lines:
+        say(line)
+    if is_granted:
+        keeping.must_be_possible(app, wanted, sides)
     found = diverged_rows(app, group, keep)
     for line in found.lines:
         say(line)
+    if is_granted:
+        say(f"{keep} does not hold the epoch: it is given a new one, above {sides.highest}")
+        for text in keeping.closing_texts(app, wanted) if close else ():
+            say(f"  first: {text}")
     if not yes and not _agreed(f"keep {keep}"):
         raise RefusedError("not confirmed: nothing was written")
-    state = adoption.resolve(app, group, keep, name, reason, found.evidence)
-    document = group_document(state)
-    say("next: continuity reprotect")
-    body = {"group": document, "diverged": found.evidence, "list": found.path}
-    emit(output, "continuity/resolved/v1", body, f"{document['name']}: {document['label']}")
+    if is_granted:
+        state = keeping.keep(app, wanted, sides, found.evidence)
+    else:
+        state = adoption.resolve(app, group, keep, name, reason, found.evidence)
+    document, following = group_document(state), keeping.next_commands(app, state)
+    for command in following:
+        say(f"next: {command}")
+    body = {"group": document, "diverged": found.evidence, "list": found.path, "next": list(following)}
+    emit(
+        output,
+        "continuity/resolved/v1",
+        body,
+        f"{document['name']}: {document['label']}, epoch {state.epoch}",
+    )
 
 
 @epoch_app.command("install")

@@ -89,7 +89,7 @@ class Dns:
                 "server": server, "zone": self.zone or rest, "name": record.name, "type": record.type,
                 "ttl_ms": record.ttl_ms, "value": value, "key_name": self.key_name,
                 "key_algorithm": self.key_algorithm, "key": self.key, "site": move.target,
-                "epoch": move.epoch_next, "expect_site": move.source, "expect_epoch": move.epoch_seen,
+                "epoch": move.epoch_next, "expect_site": move.holder, "expect_epoch": move.epoch_seen,
             },
             UPDATE_MS, (), OPENS, up=is_target, best_effort=not is_target,
             retry=QUICK_RETRY if is_target else move.retry_at_source(),

@@ -64,7 +64,7 @@ class PostgreSQL:
         for site in (move.source, move.target):
             must_stand_at(f"cluster {cluster.name}", site, cluster.members.get(site, ()))
         drafts = tuple(cluster_drafts(move, cluster, move.databases[cluster.name]))
-        fenced = cluster.members[move.source] if move.moves else ()
+        fenced = cluster.members[move.source] if move.moves and not move.stands else ()
         return Contribution(cluster.name, "", drafts, fenced, is_stateful=True)
 
 
@@ -102,6 +102,8 @@ def cluster_drafts(move: Move, cluster: Cluster, databases: tuple[str, ...]) -> 
     """All steps of one cluster in one operation."""
     side = _Side(move, cluster, databases)
     out = [_inspect(side)]
+    if move.stands:
+        return [*out, _epoch(side, ()), _aftercare(side, "epoch")]
     if move.reprotects:
         out += _reprotect(side)
     if move.moves and move.is_planned:
@@ -233,13 +235,7 @@ def _promotion(side: _Side, needs: tuple[str, ...], *, with_loss: bool) -> list[
             "no expected row, no promotion: the comparison stands inside the statement",
             PROMOTE_MS, needs=needs, gates=gates, retry=QUICK_RETRY, databases=databases, more=expect,
         ),
-        side.draft(
-            "epoch", Stage.PROMOTE, Role.EPOCH, "postgresql.epoch", side.target,
-            f"commit epoch {move.epoch_next} of {move.target} in every database, compare-and-set",
-            "the right to write is one number and one site; lower is refused everywhere",
-            QUICK_MS, needs=("promote",), retry=QUICK_RETRY, databases=databases, epoch=move.epoch_next,
-            site=move.target, durability="local", more=expect,
-        ),
+        _epoch(side, ("promote",)),
         side.draft(
             "open", Stage.PROMOTE, Role.OPEN, "postgresql.open", side.target,
             f"open {side.target} to writers",
@@ -252,14 +248,30 @@ def _promotion(side: _Side, needs: tuple[str, ...], *, with_loss: bool) -> list[
             "a rejoin reads the timeline from the control file, which a checkpoint writes",
             CHECKPOINT_MS, needs=("open",), gates=OPENS,
         ),
-        side.draft(
-            "aftercare", Stage.COMMIT, Role.ORDINARY, "postgresql.aftercare", side.target,
-            "look at what fails days later: archiver, slots, room for the log",
-            "a site that serves alone without a backup, or fills its disk, is lost next",
-            QUICK_MS, needs=("open",), gates=OPENS, best_effort=True,
-            archiver_absent=move.target in side.cluster.archiver_absent_at,
-        ),
+        _aftercare(side, "open"),
     ]  # fmt: skip
+
+
+def _epoch(side: _Side, needs: tuple[str, ...]) -> Draft:
+    move = side.move
+    return side.draft(
+        "epoch", Stage.PROMOTE, Role.EPOCH, "postgresql.epoch", side.target,
+        f"commit epoch {move.epoch_next} of {move.target} in every database, compare-and-set",
+        "the right to write is one number and one site; lower is refused everywhere",
+        QUICK_MS, needs=needs, retry=QUICK_RETRY, databases=list(side.databases), epoch=move.epoch_next,
+        site=move.target, durability="local",
+        more={"expect_site": move.holder, "expect_epoch": move.epoch_seen},
+    )  # fmt: skip
+
+
+def _aftercare(side: _Side, after: str) -> Draft:
+    return side.draft(
+        "aftercare", Stage.COMMIT, Role.ORDINARY, "postgresql.aftercare", side.target,
+        "look at what fails days later: archiver, slots, room for the log",
+        "a site that serves alone without a backup, or fills its disk, is lost next",
+        QUICK_MS, needs=(after,), gates=OPENS, best_effort=True,
+        archiver_absent=side.move.target in side.cluster.archiver_absent_at,
+    )  # fmt: skip
 
 
 def _follow(side: _Side) -> list[Draft]:

@@ -16,6 +16,7 @@ from orchestrator.core.group_events import GroupClaimed as GroupClaimed
 from orchestrator.core.group_events import GroupConflictSeen as GroupConflictSeen
 from orchestrator.core.group_events import GroupEvent as GroupEvent
 from orchestrator.core.group_events import GroupGranted as GroupGranted
+from orchestrator.core.group_events import GroupKeepReserved as GroupKeepReserved
 from orchestrator.core.group_events import GroupProtected as GroupProtected
 from orchestrator.core.group_events import GroupProtectionLost as GroupProtectionLost
 from orchestrator.core.group_events import GroupReleased as GroupReleased

@@ -84,7 +84,26 @@ class GroupConflictSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupKeepReserved:
+    """People keep the site that does not hold the epoch: ``epoch`` is the one it is going to hold, under
+    the name ``id``. Nothing is written at any site before this, and it is not granted before group.resolved."""
+
+    KIND: ClassVar[str] = "group.keep-reserved"
+    at: At
+    group: str
+    keep: str
+    id: str
+    epoch: int
+    by: str
+    reason: str
+    evidence: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class GroupResolved:
+    """Whose history stands. ``epoch``, ``id``: what was reserved and now stands in every row of the kept
+    site; 0 and "" where it held the epoch already."""
+
     KIND: ClassVar[str] = "group.resolved"
     at: At
     group: str
@@ -92,6 +111,8 @@ class GroupResolved:
     by: str
     reason: str
     evidence: Mapping[str, Json] = field(default_factory=dict)
+    epoch: int = 0
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +133,7 @@ GroupEvent: TypeAlias = (
     | GroupProtected
     | GroupReleased
     | GroupConflictSeen
+    | GroupKeepReserved
     | GroupResolved
     | GroupProtectionLost
 )

@@ -15,6 +15,15 @@ from orchestrator.core.events import GroupEvent
 
 
 @dataclass(frozen=True, slots=True)
+class Keeping:
+    """A decision for ``site`` that is under way: ``epoch`` is reserved for it under the name ``id``."""
+
+    id: str
+    site: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class GroupState:
     """``active`` "" = no site holds the epoch. ``claim``: the run that holds the group, or "".
 
@@ -23,6 +32,9 @@ class GroupState:
     routes and documents still stands there, because an undo gives the state back and never the epoch.
     ``is_resolved``: people have decided whose history stands, and the losing side, which may still run, has
     not been brought back yet: seeing it again is no new conflict.
+    ``holder``: who was last given ``epoch``, also while no site may write. ``keeping``: people keep a site that
+    does not hold the epoch, and its new one is not confirmed yet. ``left``: the site that lost the epoch by such
+    a decision; names and routes lead there until a failover to ``active`` has moved them.
     """
 
     name: str
@@ -39,6 +51,9 @@ class GroupState:
     last_finish_utc_ns: int = 0
     reserved: int = 0
     taken_back: tuple[str, ...] = ()
+    holder: str = ""
+    keeping: Keeping | None = None
+    left: str = ""
 
 
 def label(state: GroupState) -> str:
@@ -60,6 +75,8 @@ def evolve_group(state: GroupState, event: GroupEvent) -> GroupState:
                 state,
                 active=event.active,
                 epoch=event.epoch,
+                holder=event.active,
+                left=state.left if event.active == state.active else "",
                 protection=event.protection,
                 conflict=False,
                 is_resolved=state.is_resolved
@@ -84,6 +101,8 @@ def evolve_group(state: GroupState, event: GroupEvent) -> GroupState:
                 state,
                 active=event.site,
                 epoch=event.epoch,
+                holder=event.site,
+                left="",
                 protection=event.protection,
                 taken_back=() if event.epoch >= state.reserved else state.taken_back,
             )
@@ -105,12 +124,33 @@ def evolve_group(state: GroupState, event: GroupEvent) -> GroupState:
             )
         case events.GroupConflictSeen():
             return replace(state, conflict=True)
-        case events.GroupResolved():
+        case events.GroupKeepReserved():
             return replace(
-                state, conflict=False, is_resolved=True, active=event.keep, protection="unprotected"
+                state,
+                keeping=Keeping(event.id, event.keep, event.epoch),
+                reserved=max(state.reserved, event.epoch),
             )
+        case events.GroupResolved():
+            return _resolved(state, event)
         case _:
             assert_never(event)
+
+
+def _resolved(state: GroupState, event: events.GroupResolved) -> GroupState:
+    epoch = event.epoch or state.epoch
+    return replace(
+        state,
+        conflict=False,
+        is_resolved=True,
+        active=event.keep,
+        epoch=epoch,
+        holder=event.keep,
+        keeping=None,
+        left=state.active if event.epoch and state.active != event.keep else state.left,
+        protection="unprotected",
+        reserved=max(state.reserved, epoch),
+        taken_back=() if event.epoch and epoch >= state.reserved else state.taken_back,
+    )
 
 
 def fold_group(name: str, history: Iterable[GroupEvent]) -> GroupState:
@@ -123,12 +163,29 @@ def fold_group(name: str, history: Iterable[GroupEvent]) -> GroupState:
 def check_group(before: GroupState, after: GroupState, run: str) -> list[str]:
     """What must be true when run ``run`` changes a group: epochs only grow, one site holds the right to
     write, and only the run that claimed the group changes it."""
+    out = breaks(before, after)
+    if run != before.claim:
+        out.append(f"only-the-claimant: {before.name} is claimed by {before.claim or 'nobody'}, not {run}")
+    return out
+
+
+def breaks(before: GroupState, after: GroupState) -> list[str]:
+    """What must be true of every event of a group, whoever appends it: epochs only grow, and one that a site
+    was given is never another's, also where no site was active in between."""
     out = []
     if after.epoch < before.epoch:
         out.append(f"epochs-only-grow: {before.name} falls from {before.epoch} to {after.epoch}")
-    moved = after.active and before.active and after.active != before.active
-    if moved and after.epoch == before.epoch:
+    holder = before.holder or before.active
+    if after.active and holder not in ("", after.active) and after.epoch == before.epoch:
         out.append(f"one-site-per-epoch: {before.name} goes to {after.active} within epoch {after.epoch}")
-    if run != before.claim:
-        out.append(f"only-the-claimant: {before.name} is claimed by {before.claim or 'nobody'}, not {run}")
+    return out
+
+
+def breaks_of(name: str, history: Iterable[GroupEvent]) -> list[str]:
+    """The same of a whole stream."""
+    state, out = GroupState(name), []
+    for event in history:
+        after = evolve_group(state, event)
+        out += breaks(state, after)
+        state = after
     return out

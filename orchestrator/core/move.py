@@ -46,6 +46,12 @@ class Move:
     databases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rejoin: str = "rewind"
     is_resolved: bool = False  # people have decided whose history stands after a split brain
+    stands: bool = False  # people kept ``target``: its databases take writes, and all else follows them there
+
+    @property
+    def holder(self) -> str:
+        """The site that holds ``epoch_seen``."""
+        return self.target if self.stands else self.source
 
     def site_is_lost(self) -> bool:
         """May the source be unreachable, so that its steps are best effort?"""

@@ -15,6 +15,7 @@ from orchestrator.drivers.postgresql import Session, quote, rows
 from orchestrator.errors import RefusedError
 
 if TYPE_CHECKING:
+    from orchestrator.drivers.postgresql_member import Member
     from orchestrator.ports import Context
 
 RUN = "${run}"  # stands for the run's id wherever people see the statement
@@ -125,6 +126,34 @@ def swap_statement(*, epoch: int, site: str, durability: str, expect_epoch: int,
         f" durability = {quote(durability)} WHERE {guard(expect_epoch, expect_site)}"
         " RETURNING epoch; COMMIT"
     )
+
+
+def grant(context: Context[Any], member: Member, database: str, wanted: Writer) -> None:
+    """Give the right to write to a server that takes writes already; a row that says so already is left.
+
+    RefusedError where the row is gone, or another right that is not lower stands there; what psycopg raises
+    while the statement is under way leaves its outcome unknown: read the row again.
+    """
+    from orchestrator.drivers.postgresql import lease
+
+    where = f"{member.cluster.name}/{database} at {member.host.name}"
+    with lease(context, member, database) as session:
+        before = read(session)
+        if before is None:
+            raise RefusedError(f"{where}: no epoch row", (f"continuity epoch install {member.cluster.name}",))
+        if before == wanted:
+            return
+        statement = swap_statement(
+            epoch=wanted.epoch, site=wanted.site, durability=wanted.durability,
+            expect_epoch=before.epoch, expect_site=before.site,
+        )  # fmt: skip
+        context.record(f"{database}: {statement}")
+        if rows(session, with_run(statement, wanted.run)):
+            return
+        after = read(session)
+    if after != wanted:
+        told = f"epoch {after.epoch} of {after.site} (run {after.run})" if after else "no row"
+        raise RefusedError(f"{where}: somebody else has changed the row meanwhile: {told}")
 
 
 def with_run(statement: str, run: str) -> str:

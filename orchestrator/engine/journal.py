@@ -102,11 +102,15 @@ class Journal:
             event = decide(state)
             if event is None:
                 return state
+            after = group_states.evolve_group(state, event)
+            broken = group_states.breaks(state, after)
+            if broken:
+                raise InvariantBroken(f"{broken[0]} (nothing was appended; the log is as it was)")
             try:
                 self.store.append([Append(GROUP + name, seq, (event,))])
             except ConflictError:
                 continue
-            return group_states.evolve_group(state, event)
+            return after
         raise InvariantBroken(f"group {name}: {CONFLICTS_MAX} conflicts in a row")
 
     # --- runs ---------------------------------------------------------------------------------

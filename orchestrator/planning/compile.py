@@ -166,7 +166,7 @@ def _draft(estate: Estate, placed: Mapping[str, Placed]) -> tuple[Table, dict[st
         if move.moves and not fenced:
             table.add(group, group, "", [grant_draft(move)])
         groups[group] = GroupMove(
-            group, tuple(item.runbook.name for item in mine), move.source, move.epoch_seen, move.epoch_next,
+            group, tuple(item.runbook.name for item in mine), move.holder, move.epoch_seen, move.epoch_next,
             tuple(fenced), fenced,
         )  # fmt: skip
         if move.reprotects and move.moves:

@@ -75,7 +75,7 @@ def claims_draft(move: Move, witnesses: Sequence[Witness]) -> Draft:
             "group": move.group,
             "witnesses": [witness.arguments() for witness in sorted(witnesses, key=WITNESS_ORDER)],
             "target": move.target,
-            "expect_site": move.source,
+            "expect_site": move.holder,
             "expect_epoch": move.epoch_seen,
             **({"taken_back": list(move.taken_back)} if move.taken_back else {}),
         },

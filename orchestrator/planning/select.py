@@ -154,6 +154,10 @@ def _move(estate: Estate, asked: Asked, state: GroupState) -> Move | _No:
 
 
 def _failover(estate: Estate, asked: Asked, state: GroupState, target: str) -> Move | _No:
+    if state.active == target and state.left:
+        return _made(
+            estate, asked, state, target, is_planned=False, reprotects=False, moves=True, stands=True
+        )
     if state.active == target:
         return _No(f"{state.name} is active at {target} already", is_already=True)
     if not state.active:
@@ -174,11 +178,14 @@ def _made(
     is_planned: bool,
     reprotects: bool,
     moves: bool,
+    stands: bool = False,
 ) -> Move:
+    source = state.left if stands else state.active
     return Move(
-        asked.operation, estate, state.name, state.active, target, state.epoch,
+        asked.operation, estate, state.name, source, target, state.epoch,
         max(state.epoch, state.reserved) + 1 if moves else state.epoch, is_planned, reprotects, moves,
         state.taken_back, rejoin=asked.rejoin, is_resolved=state.is_resolved,
+        stands=stands,
     )  # fmt: skip
 
 

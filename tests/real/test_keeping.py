@@ -1,0 +1,189 @@
+"""People keep the site that lost the epoch: it gets a new one, serves again, and the other side follows it.
+
+A false alarm on an asynchronous lab: the link is cut, home cannot be reached and is declared lost, and it has
+taken writes all the time. One story, told in order; every command that is printed is given as it was printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator.core.groups import breaks_of
+from orchestrator.lab import adoption, faults, postgres, sites, traffic
+from orchestrator.lab.layout import Lab, SiteName
+from orchestrator.stores.codec import decode
+from tests import labs
+from tests.faults import ledgers
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+
+ROOT = Path(__file__).resolve().parents[2]
+END_SECONDS = 90.0
+DONE, REFUSED, HELD, KILLED = 0, 3, 4, 9
+GROUP = "registers"
+SIGNED = ("--by", "Tester", "--reason", "a false alarm")
+DATABASES = ("population", "land")
+ROWS_AT_HOME = 3
+ACKS_MIN = 30
+
+DIES = """
+import os, sys
+from orchestrator.bootstrap import adoption, keeping
+from orchestrator.bootstrap.app import App
+from orchestrator.settings import Settings
+
+estate, group, point = sys.argv[1:]
+app = App(Settings(__import__("pathlib").Path(estate)), at_point=lambda name: name == point and os._exit(9))
+wanted = keeping.Wanted(group, "home", "Tester", "a false alarm", close=True)
+keeping.keep(app, wanted, keeping.look(app, wanted, app.journal.group(group)), {})
+"""
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with labs.own_home():
+        yield sites.up(sites.Wanted(durability="local", owned=True), adopt=adoption.adopt)
+
+
+def run(lab: Lab, argv: list[str]) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name != "CONTINUITY_ESTATE"}
+    return subprocess.run(
+        argv,
+        cwd=lab.path,
+        env={**kept, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=END_SECONDS,
+    )
+
+
+def say(lab: Lab, code: int, *words: str) -> dict[str, Any]:
+    """A command as people give it, with JSON; its document."""
+    estate = ("--estate", str(lab.estate), "--output", "json")
+    done = run(lab, [sys.executable, "-m", "orchestrator", *words, *estate])
+    assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def type_it(lab: Lab, command: str, *more: str) -> dict[str, Any]:
+    """A command that was printed, given as it stands; names and reasons filled in."""
+    filled = command.replace("--by NAME --reason TEXT", shlex.join(SIGNED))
+    return say(lab, DONE, *shlex.split(filled)[1:], *more)
+
+
+def group(lab: Lab) -> dict[str, Any]:
+    (found,) = [each for each in say(lab, DONE, "status")["groups"] if each["name"] == GROUP]
+    return dict(found)
+
+
+def history(lab: Lab) -> list[Any]:
+    """The group's events, as the log has them."""
+    with sqlite3.connect(lab.estate.parent / ".continuity" / "journal.db") as log:
+        rows = log.execute("SELECT kind, body FROM events WHERE stream = ? ORDER BY seq", (f"group:{GROUP}",))
+        return [decode(kind, body) for kind, body in rows]
+
+
+def rights(lab: Lab, site: SiteName) -> set[tuple[int, str]]:
+    """(epoch, site) of every row at a site."""
+    found = set()
+    for database in DATABASES:
+        with postgres.connect(lab, site, database) as session:
+            row = session.execute("SELECT epoch, site FROM continuity.writer").fetchone()
+            assert row is not None
+            found.add((int(row[0]), str(row[1])))
+    return found
+
+
+def write(lab: Lab, site: SiteName, name: str) -> None:
+    with postgres.connect(lab, site, "population") as session:
+        session.execute(
+            "INSERT INTO public.persons (id, value, site, epoch) SELECT %s, 'v', site, epoch FROM continuity.writer",
+            (name,),
+        )
+
+
+def serves(lab: Lab, site: SiteName) -> None:
+    """New clients, who come through the front door, are acknowledged by this site alone."""
+    load = traffic.start(lab, traffic.Load(writers=2, pause_ms=20))
+    ledger = ledgers.Reader([load.ledger])
+    try:
+        labs.wait_until(
+            lambda: ledger.count(lambda told: told.outcome == "acked") >= ACKS_MIN, "acknowledged"
+        )
+    finally:
+        traffic.stop(lab)
+    assert {told.site for told in ledger.read() if told.outcome == "acked"} == {site}
+
+
+def without_power_fence(lab: Lab) -> None:
+    document = yaml.safe_load(lab.estate.read_text(encoding="utf-8"))
+    document["fences"]["home"] = [f for f in document["fences"]["home"] if f["proves"] != "power-off"]
+    lab.estate.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+
+def test_home_is_kept_under_a_new_epoch_and_serves_again(lab: Lab) -> None:
+    without_power_fence(lab)
+    faults.break_it(lab, "link-cut")
+    held = say(lab, HELD, "failover", "--yes", "--by", "Tester")
+    name = held["run"]["run"] if "run" in held and isinstance(held["run"], dict) else held["run"]
+    say(lab, DONE, "declare", "site-lost", name, "--site", "home", *SIGNED)
+    say(lab, DONE, "resume", name, "--yes", "--accept-loss", "unknown")
+    faults.heal(lab, "link-cut")
+    assert (group(lab)["active_site"], group(lab)["epoch"]) == ("embassy", 2)
+    assert rights(lab, "home") == {(1, "home")}
+    for number in range(ROWS_AT_HOME):
+        write(lab, "home", f"at-home-{number}")
+    write(lab, "embassy", "abroad")
+    say(lab, DONE, "status", "--live")
+    assert group(lab)["conflict"] == "split_brain"
+
+    keep = ("resolve", GROUP, "--keep", "home", *SIGNED, "--yes")
+    refused = say(lab, REFUSED, *keep)
+    assert "two sites would write" in refused["message"]
+    assert refused["instead"] == [f"continuity resolve {GROUP} --keep home --close --by NAME --reason TEXT"]
+    assert rights(lab, "embassy") == {(2, "embassy")}
+    assert rights(lab, "home") == {(1, "home")}
+
+    for point in ("keep reserved", "keep closed", f"keep row {min(DATABASES)}", "keep granted"):
+        done = run(lab, [sys.executable, "-c", DIES, str(lab.estate), GROUP, point])
+        assert done.returncode == KILLED, f"{point}: {done.stderr}"
+        assert group(lab)["conflict"] == "split_brain"
+    resolved = type_it(lab, refused["instead"][0], "--yes")
+    reserved = [event for event in history(lab) if event.KIND == "group.keep-reserved"]
+    assert [event.epoch for event in reserved] == [3], "the reservation was taken up every time"
+    assert (resolved["group"]["active_site"], resolved["group"]["epoch"]) == ("home", 3)
+    assert rights(lab, "home") == {(3, "home")}
+    assert resolved["next"] == [
+        "continuity failback",
+        "continuity failover --to home --service population-register",
+        "continuity reprotect --service population-register",
+    ]
+    for command in resolved["next"]:
+        type_it(lab, command, "--yes", "--by", "Tester")
+    assert rights(lab, "home") == rights(lab, "embassy") == {(4, "home")}
+    assert group(lab)["label"] == "home_active_protected"
+    serves(lab, "home")
+    with postgres.connect(lab, "embassy", "population") as session:
+        found = session.execute("SELECT id FROM public.persons WHERE id LIKE 'a%%' ORDER BY id").fetchall()
+    assert [row[0] for row in found if "home" in row[0]] == [f"at-home-{n}" for n in range(ROWS_AT_HOME)]
+    assert "abroad" not in [row[0] for row in found]
+    evidence = lab.site("embassy").path / "postgresql" / "evidence"
+    assert list(evidence.glob("*/data/PG_VERSION")), "the history that was not kept lies there whole"
+
+    say(lab, DONE, "switchover", "--yes", "--by", "Tester")
+    assert (group(lab)["active_site"], group(lab)["epoch"]) == ("embassy", 5)
+    serves(lab, "embassy")
+    assert breaks_of(GROUP, history(lab)) == []
