@@ -50,10 +50,10 @@ keeping.keep(app, wanted, keeping.look(app, wanted, app.journal.group(group)), {
 """
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+@pytest.fixture(params=["local", "remote"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     with labs.own_home():
-        yield sites.up(sites.Wanted(durability="local", owned=True), adopt=adoption.adopt)
+        yield sites.up(sites.Wanted(durability=request.param, owned=True), adopt=adoption.adopt)
 
 
 def run(lab: Lab, argv: list[str]) -> subprocess.CompletedProcess[str]:
@@ -134,6 +134,7 @@ def without_power_fence(lab: Lab) -> None:
     lab.estate.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
 
+@pytest.mark.parametrize("lab", ["local"], indirect=True)
 def test_home_is_kept_under_a_new_epoch_and_serves_again(lab: Lab) -> None:
     without_power_fence(lab)
     faults.break_it(lab, "link-cut")
@@ -187,3 +188,28 @@ def test_home_is_kept_under_a_new_epoch_and_serves_again(lab: Lab) -> None:
     assert (group(lab)["active_site"], group(lab)["epoch"]) == ("embassy", 5)
     serves(lab, "embassy")
     assert breaks_of(GROUP, history(lab)) == []
+
+
+@pytest.mark.parametrize("lab", ["remote"], indirect=True)
+def test_a_kept_home_waits_for_nobody_any_more(lab: Lab) -> None:
+    """Its commits waited for the embassy: what came back by itself took nothing, and takes writes once it is kept."""
+    faults.break_it(lab, "home-crash")
+    say(lab, DONE, "failover", "--yes", "--by", "Tester")
+    faults.break_it(lab, "home-returns")
+    say(lab, DONE, "status", "--live")
+    assert group(lab)["conflict"] == "split_brain"
+    faults.break_it(lab, "home-crash", "embassy")
+    keep = ("resolve", GROUP, "--keep", "home", *SIGNED, "--yes")
+    refused = say(lab, REFUSED, *keep)
+    ways = [
+        f"continuity resolve {GROUP} --keep home {how} --by NAME --reason TEXT"
+        for how in ("--close", "--site-lost")
+    ]
+    assert refused["instead"] == ways
+    assert "cannot be told" in refused["message"]
+    resolved = type_it(lab, ways[1], "--yes")
+    assert (resolved["group"]["active_site"], resolved["group"]["epoch"]) == ("home", 3)
+    write(lab, "home", "alone")
+    assert rights(lab, "home") == {(3, "home")}
+    (last,) = (event for event in history(lab) if event.KIND == "group.resolved")
+    assert last.evidence["closed"] == {"declared_lost": ["embassy"]}

@@ -17,7 +17,7 @@ from orchestrator.bootstrap.observe import CLAIMS, INSPECT, Looked
 from orchestrator.core import events
 from orchestrator.core.groups import GroupState, fold_group, label
 from orchestrator.core.moment import At
-from orchestrator.errors import InputError, RefusedError
+from orchestrator.errors import InputError, InvariantBroken, RefusedError
 from orchestrator.settings import Settings
 from tests.unit.planning import estates
 
@@ -145,6 +145,16 @@ def test_adopting_again_does_not_forget_that_people_resolved() -> None:
     resolved = (*SPLIT, events.GroupResolved(AT, GROUP, "embassy", "ann", "reason"))
     again = events.GroupAdopted(AT, GROUP, "embassy", 2, "unprotected", "ann")
     assert fold_group(GROUP, [*resolved, again]).is_resolved
+
+
+def test_a_site_that_lost_the_epoch_is_not_resolved_to_without_a_new_one(app: App) -> None:
+    before = known(app, *SPLIT)
+    with pytest.raises(RefusedError, match="home does not hold its epoch"):
+        adoption.resolve(app, GROUP, "home", "ann", "a false alarm", {})
+    with pytest.raises(InvariantBroken, match="one-site-per-epoch"):
+        known(app, events.GroupResolved(AT, GROUP, "home", "ann", "by hand"))
+    assert app.journal.group(GROUP) == before
+    assert adoption.resolve(app, GROUP, "embassy", "ann", "it holds it", {}).active == "embassy"
 
 
 def test_there_is_nothing_to_resolve_is_said_before_anything_is_compared(app: App) -> None:

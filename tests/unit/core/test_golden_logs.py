@@ -39,7 +39,7 @@ STORIES = (
     "promote-unknown-found-done",
     "skipped-and-accepted",
 )
-NOT_OF_RUNS = {"group.conflict-seen", "group.resolved", "group.protection-lost"}
+NOT_OF_RUNS = {"group.conflict-seen", "group.keep-reserved", "group.resolved", "group.protection-lost"}
 LOGS = sorted(GOLDEN.rglob("*.jsonl"))
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.core import events
-from orchestrator.core.groups import GroupState, evolve_group, fold_group, label
+from orchestrator.core.groups import GroupState, Keeping, breaks_of, evolve_group, fold_group, label
 from tests.builders import at
 
 NOW = at(5)
@@ -91,3 +91,40 @@ def test_a_resolved_side_that_still_runs_is_known_until_it_was_brought_back() ->
     assert (resolved.conflict, resolved.is_resolved) == (False, True)
     protected = evolve_group(resolved, events.GroupProtected(NOW, "g", "r2"))
     assert not protected.is_resolved
+
+
+ABROAD = (
+    ADOPTED,
+    CLAIMED,
+    events.GroupWithdrawn(at(3), "g", "r1"),
+    events.GroupGranted(at(4), "g", "r1", "embassy", 5, "unprotected"),
+    events.GroupReleased(at(5), "g", "r1", "done"),
+    events.GroupConflictSeen(at(6), "g"),
+)
+RESERVED = events.GroupKeepReserved(at(7), "g", "home", "resolve-1", 6, "ann", "a false alarm")
+KEPT = events.GroupResolved(at(8), "g", "home", "ann", "a false alarm", {}, 6, "resolve-1")
+
+
+def test_a_site_that_lost_the_epoch_is_kept_under_a_new_one() -> None:
+    begun = fold_group("g", [*ABROAD, RESERVED])
+    assert (begun.active, begun.epoch, begun.reserved, begun.conflict) == ("embassy", 5, 6, True)
+    assert begun.keeping == Keeping("resolve-1", "home", 6)
+    kept = evolve_group(begun, KEPT)
+    assert (kept.active, kept.epoch, kept.protection, kept.conflict) == ("home", 6, "unprotected", False)
+    assert (kept.holder, kept.keeping, kept.left, kept.is_resolved) == ("home", None, "embassy", True)
+    assert breaks_of("g", [*ABROAD, RESERVED, KEPT]) == []
+    moved = evolve_group(kept, events.GroupGranted(at(9), "g", "r2", "home", 7, "unprotected"))
+    assert moved.left == "", "names and routes have followed"
+
+
+def test_a_site_that_is_kept_within_anothers_epoch_breaks_the_stream() -> None:
+    within = events.GroupResolved(at(7), "g", "home", "ann", "as it once was")
+    assert breaks_of("g", [*ABROAD, within]) == ["one-site-per-epoch: g goes to home within epoch 5"]
+    assert breaks_of("g", [*ABROAD, events.GroupResolved(at(7), "g", "embassy", "ann", "it holds it")]) == []
+
+
+def test_an_epoch_is_one_sites_also_where_none_was_active_in_between() -> None:
+    closed = (ADOPTED, CLAIMED, events.GroupWithdrawn(at(3), "g", "r1"))
+    other = events.GroupGranted(at(4), "g", "r1", "embassy", 4, "unprotected")
+    assert breaks_of("g", [*closed, other]) == ["one-site-per-epoch: g goes to embassy within epoch 4"]
+    assert breaks_of("g", [*closed, events.GroupGranted(at(4), "g", "r1", "home", 4, "unprotected")]) == []

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.core.groups import GroupState
 from orchestrator.core.model import NameServer, Operation, Site
+from orchestrator.core.plan import Role
 from orchestrator.errors import InputError, RefusedError
 from orchestrator.planning.compile import compile_plan
 from tests.unit.planning import estates
@@ -115,6 +116,33 @@ def test_a_split_brain_refuses() -> None:
     error = refused(BOOKS, night(FAILOVER, replace(at("registers", "home"), conflict=True)))
     assert "split_brain" in error.message
     assert "continuity resolve" in error.instead[0]
+
+
+KEPT = replace(at("registers", "home", "unprotected"), left="embassy", reserved=EPOCH, is_resolved=True)
+
+
+def test_what_was_kept_at_a_site_is_followed_there_by_a_failover() -> None:
+    """Its databases take writes there already: they are fenced and promoted by nobody, and all else follows."""
+    order = Night(Operation.FAILOVER, "home", states={"registers": KEPT})
+    plan = compiled(BOOKS, order, target="home", services=["citizens"]).plan
+    assert (plan.source, plan.target) == ("embassy", "home")
+    move = plan.groups["registers"]
+    assert (move.active, move.epoch_seen, move.epoch_next) == ("home", EPOCH, EPOCH + 1)
+    roles = {step.role for step in plan.steps.values() if step.group == "registers"}
+    assert not roles & {Role.FENCE, Role.CLOSE, Role.PROMOTE, Role.OPEN, Role.LOSS, Role.REJOIN}
+    (epoch,) = (step for step in plan.steps.values() if step.role is Role.EPOCH)
+    arguments = epoch.action.arguments
+    assert (arguments["expect_site"], arguments["expect_epoch"], arguments["site"]) == ("home", EPOCH, "home")
+    routes = [step for step in plan.steps.values() if step.role is Role.ROUTE]
+    assert {step.action.arguments["site"] for step in routes} == {"home"}
+    assert all(step.best_effort for step in routes if "embassy" in step.id)
+    expected = {step.action.arguments.get("expect_site", "home") for step in routes}
+    assert expected == {"home"}, "what it saw of the group, not where the names still lead"
+
+
+def test_a_site_that_kept_its_epoch_is_failed_over_to_by_nobody() -> None:
+    order = Night(Operation.FAILOVER, "home", states={"registers": replace(KEPT, left="")})
+    assert "active at home already" in refused(BOOKS, order, target="home", services=["citizens"]).message
 
 
 def test_a_planned_move_of_what_is_unprotected_is_refused() -> None:

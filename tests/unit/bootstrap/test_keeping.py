@@ -1,0 +1,111 @@
+"""A site that lost the epoch is kept only while no other is seen to write; the epoch is above all that is known."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.bootstrap import keeping
+from orchestrator.bootstrap.app import App
+from orchestrator.bootstrap.keeping import Sides, Wanted
+from orchestrator.core import events
+from orchestrator.core.groups import GroupState
+from orchestrator.core.moment import At
+from orchestrator.errors import RefusedError
+from orchestrator.settings import Settings
+from tests.unit.planning import estates
+
+GROUP = "registers"
+AT = At(1, 1)
+KEEP = Wanted(GROUP, "home", "ann", "a false alarm")
+SPLIT = (
+    events.GroupAdopted(AT, GROUP, "home", 1, "protected", "ann"),
+    events.GroupClaimed(AT, GROUP, "r1", "ann", "laptop", 2),
+    events.GroupGranted(AT, GROUP, "r1", "embassy", 2, "protected"),
+    events.GroupReleased(AT, GROUP, "r1", "done"),
+    events.GroupConflictSeen(AT, GROUP),
+)
+QUIET = Sides(("seen",), (), (), (), 2, {})
+ABROAD = ("registers-db", "embassy", "primary, takes writes")
+GONE = ("registers-db", "embassy", "does not answer (time-out)")
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[App]:
+    shutil.copytree(estates.GOOD, tmp_path / "estate")
+    made = App(Settings(tmp_path / "estate" / "estate.yaml"))
+    yield made
+    made.close()
+
+
+def known(app: App, *history: Any) -> GroupState:
+    for event in history:
+        app.journal.append_group(GROUP, lambda _, event=event: event)
+    return app.journal.group(GROUP)
+
+
+@pytest.mark.parametrize(
+    ("sides", "wanted", "instead"),
+    [
+        (replace(QUIET, writing=(ABROAD,)), KEEP, ("--close",)),
+        (replace(QUIET, writing=(ABROAD,)), replace(KEEP, is_lost=True), ("--close",)),
+        (replace(QUIET, silent=(GONE,)), KEEP, ("--close", "--site-lost")),
+        (replace(QUIET, idle=("registers-db at home: standby",)), replace(KEEP, close=True), ()),
+    ],
+)
+def test_what_stands_in_the_way_is_said_with_the_commands_that_end_it(
+    app: App, sides: Sides, wanted: Wanted, instead: tuple[str, ...]
+) -> None:
+    before = known(app, *SPLIT)
+    with pytest.raises(RefusedError) as refused:
+        keeping.must_be_possible(app, wanted, sides)
+    offered = tuple(
+        f"continuity resolve registers --keep home {how} --by NAME --reason TEXT" for how in instead
+    )
+    assert refused.value.instead == (offered or ("continuity status --live",))
+    assert app.journal.group(GROUP) == before
+
+
+def test_the_other_side_may_be_closed_or_declared_lost(app: App) -> None:
+    keeping.must_be_possible(app, KEEP, QUIET)
+    keeping.must_be_possible(app, replace(KEEP, close=True), replace(QUIET, writing=(ABROAD,)))
+    keeping.must_be_possible(app, replace(KEEP, is_lost=True), replace(QUIET, silent=(GONE,)))
+
+
+def test_documents_beside_the_databases_are_not_left_apart(tmp_path: Path) -> None:
+    app = App(Settings(estates.write_lab(tmp_path)))
+    with pytest.raises(RefusedError, match="only databases can be kept"):
+        keeping.must_be_possible(app, replace(KEEP, group="state-gazette"), QUIET)
+
+
+def test_a_reservation_is_taken_up_until_something_newer_is_seen(app: App) -> None:
+    known(app, *SPLIT)
+    first = keeping._reserve(app, KEEP, QUIET)
+    assert first.epoch == 3
+    assert keeping._reserve(app, KEEP, QUIET) == first
+    higher = keeping._reserve(app, KEEP, replace(QUIET, highest=7))
+    assert (higher.epoch, higher.id != first.id) == (8, True)
+    other = keeping._reserve(app, replace(KEEP, keep="embassy"), replace(QUIET, highest=8))
+    assert (other.site, other.epoch) == ("embassy", 9)
+
+
+def test_the_site_that_holds_the_epoch_needs_another_once_a_decision_against_it_was_begun(app: App) -> None:
+    state = known(app, *SPLIT)
+    assert keeping.must_grant(state, "home")
+    assert not keeping.must_grant(state, "embassy")
+    keeping._reserve(app, KEEP, QUIET)
+    assert keeping.must_grant(app.journal.group(GROUP), "embassy")
+
+
+def test_what_follows_is_printed_as_it_is_typed(app: App) -> None:
+    known(app, *SPLIT)
+    reserved = keeping._reserve(app, KEEP, QUIET)
+    done = events.GroupResolved(AT, GROUP, "home", "ann", "r", {}, reserved.epoch, reserved.id)
+    told = keeping.next_commands(app, known(app, done))
+    assert told[-2].startswith("continuity failover --to home --service ")
+    assert told[-1].startswith("continuity reprotect --service ")
