@@ -110,7 +110,7 @@ class Context(Generic[P]):
     hosts: Hosts
     clock: Clock
     cancelled: threading.Event = field(default_factory=threading.Event)
-    record: Callable[[str], None] = lambda command: None  # exact argv or SQL as it was sent
+    record: Callable[[str], None] = lambda command: None  # exact argv or SQL, told before it is sent
 
     def seconds_left(self) -> float:
         """Seconds until the deadline, at least 0.001."""

@@ -96,6 +96,7 @@ class Update:
         return Finding(FindingKind.DONE, "", _evidence(params, claim))
 
     def execute(self, context: Context[UpdateParams]) -> Outcome:
+        context.secrets.value(context.params.key)  # InputError before anything is asked or told
         outcome = self._once(context)
         for _ in range(MOVED_TRIES_MAX):
             if not (isinstance(outcome, Failed) and outcome.evidence.get("moved")):
@@ -152,6 +153,7 @@ class Update:
 
         params = context.params
         server = context.parts.name_servers[params.server]
+        key = dns.Key(params.key_name, params.key_algorithm, context.secrets.value(params.key))
         context.record(
             f"update {server.address}:{server.port} {params.name} {params.type} {' '.join(values)}"
         )
@@ -163,7 +165,7 @@ class Update:
                 kind=params.type,
                 ttl_seconds=max(0, params.ttl_ms // 1000),
                 values=values,
-                key=dns.Key(params.key_name, params.key_algorithm, context.secrets.value(params.key)),
+                key=key,
                 before=before,
                 after=after,
                 timeout_seconds=context.seconds_left(),

@@ -101,6 +101,10 @@ class StopReplicator:
 
     def execute(self, context: Context[StopReplicatorParams]) -> Outcome:
         """New documents first: they are what would be lost. Then the replicator."""
+        if (
+            not context.params.published
+        ):  # closing what is published needs no manager, and is done in any case
+            _need_password(context.params.host, context)
         if problem := self._close(context, undo=False):
             return problem
         return self._stop(context)
@@ -279,9 +283,17 @@ class StartReplicator:
         return found[0], found[1]
 
 
+def _need_password(host: str, context: Context[Any]) -> None:
+    from orchestrator.drivers import supervisor
+
+    if manager := context.parts.hosts[host].manager:
+        supervisor.need_password(manager, context.secrets)
+
+
 def _start(host: str, unit: str, context: Context[Any]) -> Outcome:
     from orchestrator.drivers import supervisor
 
+    _need_password(host, context)
     context.record(f"{host}: start {unit}")
     try:
         supervisor.start(

@@ -70,6 +70,7 @@ def _sides(params: FollowParams, parts: Parts) -> tuple[Member, Member]:
 
 def _follow(context: Context[FollowParams]) -> Outcome:
     source, follower = _sides(context.params, context.parts)
+    postgresql_follower.need_secrets(context, follower)
     with postgresql.lease(context, source) as session:
         history = postgresql_upstream.history(session, source.host.name)
     seen = postgresql_server.look(context, follower)

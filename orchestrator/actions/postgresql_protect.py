@@ -119,6 +119,7 @@ def _names(context: Context[ProtectParams]) -> str:
 
 def _protect(context: Context[ProtectParams]) -> Outcome:
     primary, standby = _sides(context.params, context.parts)
+    postgresql.pool(context, primary)  # InputError for a secret that is not there: nothing was told yet
     context.record(postgresql_upstream.streams_text(standby))
     stream = _wait(context, Stream.has_replayed, context.seconds_left())
     if stream is None:

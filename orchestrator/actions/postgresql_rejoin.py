@@ -136,6 +136,7 @@ def _rejoin(context: Context[RejoinParams]) -> Outcome:
         _refuse_what_cannot_be(context.params, follower)
     except RefusedError as error:
         return Failed(str(error))
+    postgresql_follower.need_secrets(context, follower)
     history = _history(context, source)
     refusal = _no_right_to_write(context, source)
     if refusal:

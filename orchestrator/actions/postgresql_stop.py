@@ -58,9 +58,7 @@ class Stop:
         )
 
     def load(self, context: Context[StopParams]) -> None:
-        manager = postgresql_server.manager_of(_member(context))
-        if manager.password:
-            context.secrets.value(manager.password)
+        supervisor.need_password(postgresql_server.manager_of(_member(context)), context.secrets)
 
     def check(self, context: Context[StopParams]) -> Finding:
         """The same evidence as ``execute``, or no proof."""
@@ -87,7 +85,7 @@ class Stop:
     def execute(self, context: Context[StopParams]) -> Outcome:
         def work() -> Outcome:
             at = _member(context)
-            postgresql_server.manager_of(at)
+            supervisor.need_password(postgresql_server.manager_of(at), context.secrets)
             context.record(_signal_text(at))
             arguments: dict[str, Json] = {
                 "data_directory": at.data_directory,
@@ -113,6 +111,7 @@ class Stop:
 
         def work() -> Outcome:
             at = _member(context)
+            supervisor.need_password(postgresql_server.manager_of(at), context.secrets)
             seen = postgresql_server.look(context, at, control=False)
             if seen["fenced_primary"]:
                 if seen["processes"] and not _is_primary(context, at):

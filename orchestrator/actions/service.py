@@ -54,9 +54,9 @@ class _Unit:
     def load(self, context: Context[UnitParams]) -> None:
         from orchestrator.drivers import supervisor
 
-        manager = supervisor.manager_of(context.parts.hosts[context.params.host])
-        if manager.password:
-            context.secrets.value(manager.password)
+        supervisor.need_password(
+            supervisor.manager_of(context.parts.hosts[context.params.host]), context.secrets
+        )
 
     def check(self, context: Context[UnitParams]) -> Finding:
         from orchestrator.drivers import supervisor
@@ -85,15 +85,12 @@ class _Unit:
         from orchestrator.drivers import supervisor
 
         unit = context.params.unit
-        context.record(f"{context.params.host}: {order} {unit}")
         give = supervisor.start if order == "start" else supervisor.stop
         try:
-            now = give(
-                supervisor.manager_of(context.parts.hosts[context.params.host]),
-                unit,
-                context.secrets,
-                context.seconds_left(),
-            )
+            manager = supervisor.manager_of(context.parts.hosts[context.params.host])
+            supervisor.need_password(manager, context.secrets)
+            context.record(f"{context.params.host}: {order} {unit}")
+            now = give(manager, unit, context.secrets, context.seconds_left())
         except TimeoutError as error:
             return Unknown(str(error))
         except TransientError as error:

@@ -114,10 +114,13 @@ def follow(context: Context[Any], source: Member, follower: Member, history: His
 def load(context: Context[Any], source: Member, follower: Member) -> None:
     """What following will need, before the order: a session at the primary, and every secret."""
     postgresql.warm(context, source)
+    need_secrets(context, follower)
+
+
+def need_secrets(context: Context[Any], follower: Member) -> None:
+    """InputError when one is not where the estate says: nothing was told or sent yet."""
     postgresql_server.follower_passwords(context, follower)
-    manager = postgresql_server.manager_of(follower)
-    if manager.password:
-        context.secrets.value(manager.password)
+    supervisor.need_password(postgresql_server.manager_of(follower), context.secrets)
 
 
 def is_running(context: Context[Any], follower: Member) -> bool:

@@ -57,6 +57,12 @@ def manager_of(host: Host) -> Manager:
     return host.manager
 
 
+def need_password(manager: Manager, secrets: Secrets) -> None:
+    """Read the manager's password. InputError when it is not there: before anything is told or sent."""
+    if manager.password:
+        secrets.value(manager.password)
+
+
 def state(
     manager: Manager, unit: str, secrets: Secrets, *, timeout_seconds: float = CALL_SECONDS_MAX
 ) -> UnitState:

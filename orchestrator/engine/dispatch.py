@@ -21,6 +21,7 @@ from orchestrator.core.run import Run, StepRun
 from orchestrator.core.states import SATISFIED, StepState
 from orchestrator.core.values import Json
 from orchestrator.engine.clock import now
+from orchestrator.errors import InputError
 from orchestrator.ports import Action, Clock, Context, Hosts, Resources, Secrets
 
 POLL_SECONDS = 0.020
@@ -99,11 +100,12 @@ class ThreadDispatcher:
         step = run.plan.steps[order.step]
         cancelled = threading.Event()
         deadline = self.around.clock.monotonic() + step.timeout_ms / 1000
-        context = self._context(run, step, order.attempt, deadline, cancelled)
+        sent = threading.Event()
+        context = self._context(run, step, order.attempt, deadline, cancelled, sent)
         action = self.actions.action(step.action.kind)
 
         def work() -> None:
-            outcome = guarded(lambda: action.execute(context), step.action.mutates)
+            outcome = guarded(lambda: action.execute(context), step.action.mutates, sent.is_set)
             self.around.at_point(f"effect {step.id}")
             self._report_end(order, outcome)
 
@@ -136,11 +138,12 @@ class ThreadDispatcher:
         step = run.plan.steps[order.step]
         cancelled = threading.Event()
         deadline = self.around.clock.monotonic() + step.timeout_ms / 1000
-        context = self._context(run, step, run.step(order.step).attempt, deadline, cancelled)
+        sent = threading.Event()
+        context = self._context(run, step, run.step(order.step).attempt, deadline, cancelled, sent)
         action = self.actions.action(step.action.kind)
 
         def work() -> None:
-            outcome = guarded(lambda: action.undo(context), mutates=True)
+            outcome = guarded(lambda: action.undo(context), mutates=True, has_sent=sent.is_set)
             self.around.at_point(f"undone {step.id}")
             self._results.put(UndoEnded(now(self.around.clock), order.step, order.number, outcome))
 
@@ -166,9 +169,22 @@ class ThreadDispatcher:
         thread.start()
 
     def _context(
-        self, run: Run, step: Step, attempt: int, deadline: float, cancelled: threading.Event
+        self,
+        run: Run,
+        step: Step,
+        attempt: int,
+        deadline: float,
+        cancelled: threading.Event,
+        sent: threading.Event | None = None,
     ) -> Context[Any]:
+        """``sent`` is set by the first command that the action tells of."""
         around = self.around
+
+        def record(command: str) -> None:
+            if sent is not None:
+                sent.set()
+            around.record(step.id, command)
+
         return Context(
             params=self.actions.parse(step.action.kind, step.action.arguments),
             parts=run.plan.parts,
@@ -183,7 +199,7 @@ class ThreadDispatcher:
             hosts=around.hosts,
             clock=around.clock,
             cancelled=cancelled,
-            record=lambda command: around.record(step.id, command),
+            record=record,
         )
 
     # --- waiting ------------------------------------------------------------------------------
@@ -294,10 +310,20 @@ def _is_looked_at_again(state: StepRun) -> bool:
     return state.state is StepState.UNKNOWN and state.proof_since is not None
 
 
-def guarded(call: Callable[[], Outcome], mutates: bool) -> Outcome:
-    """What a call of an action comes back with, whatever it raises."""
+def guarded(
+    call: Callable[[], Outcome], mutates: bool, has_sent: Callable[[], bool] = lambda: True
+) -> Outcome:
+    """What a call of an action comes back with, whatever it raises.
+
+    Every command is told of before it is sent (``Context.record``): bad input, such as a secret that is
+    not there, is a plain failure as long as none was. After one it is as unknown as anything else.
+    """
     try:
         return call()
+    except InputError as error:
+        if mutates and has_sent():
+            return Unknown(str(error))
+        return Failed(str(error))
     except Exception as error:  # noqa: BLE001 - becomes the outcome
         text = _error_text(error)
         return Unknown(text) if mutates else Failed(text, retryable=True)
