@@ -14,6 +14,7 @@ ACTIONS: Mapping[str, str] = {
     "continuity.epoch": "orchestrator.actions.epoch:Epoch",
     "dns.query-check": "orchestrator.actions.dns:QueryCheck",
     "dns.update": "orchestrator.actions.dns:Update",
+    "files.keep": "orchestrator.actions.files_keep:Keep",
     "files.publish": "orchestrator.actions.files:Publish",
     "files.start-replicator": "orchestrator.actions.files_replicator:StartReplicator",
     "files.stop-replicator": "orchestrator.actions.files_replicator:StopReplicator",

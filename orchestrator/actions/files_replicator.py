@@ -23,7 +23,8 @@ SCRIPT_SECONDS_MAX = 5.0
 @dataclass(frozen=True, slots=True)
 class StopReplicatorParams:
     """``directory``: where the unit writes, for people. ``published``: a link that the service there reads;
-    with it no new document is taken there under ``epoch`` of ``site``, and only that proves `demoted`."""
+    with it no new document is taken there under ``epoch`` of ``site``, and only that proves `demoted`.
+    ``follows``: the right stays with ``site``; this side was left behind, and is closed for good."""
 
     host: HostRef
     unit: str
@@ -31,6 +32,7 @@ class StopReplicatorParams:
     published: Template = ""
     epoch: int = 0
     site: SiteRef = ""
+    follows: bool = False
 
 
 class StopReplicator:
@@ -48,7 +50,7 @@ class StopReplicator:
             f"{where}: stop {params.unit}",
             f"its process is gone: nothing writes {params.directory}".rstrip(),
         ]
-        touches, undo = [_touch(params.host, parts)], [f"{where}: start {params.unit}"]
+        touches, undo = [_touch(params.host, parts)], [f"{where}: start {params.unit} if it ran before"]
         if params.published:
             host = parts.hosts[params.host]
             commands[:0] = [
@@ -56,11 +58,12 @@ class StopReplicator:
                 f"{host.name}: write {params.published}.mode: read-only; nobody holds {params.published}.taking",
             ]
             touches.append(Touch(host.site, host.address))
-            undo.insert(0, f"{host.name}: {params.published}.mode as it was before this run")
+            if not params.follows:
+                undo.insert(0, f"{host.name}: {params.published}.mode as it was before this run")
         return Description(tuple(commands), tuple(touches), Undo.UNDO, tuple(undo))
 
     def load(self, context: Context[StopReplicatorParams]) -> None:
-        from orchestrator.drivers import files_host, supervisor  # noqa: F401
+        from orchestrator.drivers import files_host, files_keep_host, supervisor  # noqa: F401
 
         supervisor.manager_of(context.parts.hosts[context.params.host])
 
@@ -92,12 +95,18 @@ class StopReplicator:
         if seen["message"]:
             return Finding(FindingKind.CANNOT_TELL, seen["message"])
         entry = seen["entry"]
-        if entry is None or (entry["epoch"], entry["run"]) != (params.epoch, context.run):
+        if entry is None or not self._is_closed_by(entry, context):
             return Finding(FindingKind.NOT_DONE, f"{params.published} was not closed by this run")
         if seen["mode"] != files_host.CLOSED or seen["taking"]:
             taking = ", and a document is being taken" if seen["taking"] else ""
             return Finding(FindingKind.NOT_DONE, f"{params.published} is {seen['mode']}{taking}")
         return Finding(FindingKind.DONE, "", _stopped(params, state, {"mode": seen["mode"]}))
+
+    def _is_closed_by(self, entry: Any, context: Context[StopReplicatorParams]) -> bool:
+        params = context.params
+        if params.follows and (entry["epoch"], entry["site"]) == (params.epoch, params.site):
+            return True
+        return (entry["epoch"], entry["run"]) == (params.epoch, context.run)
 
     def execute(self, context: Context[StopReplicatorParams]) -> Outcome:
         """New documents first: they are what would be lost. Then the replicator."""
@@ -119,7 +128,7 @@ class StopReplicator:
         context.record(f"{params.host}: {'undo ' if undo else ''}take no new documents at {params.published}")
         arguments: dict[str, Json] = {
             "published": params.published, "epoch": params.epoch, "site": params.site, "run": context.run,
-            "undo": undo,
+            "undo": undo, "follows": params.follows,
         }  # fmt: skip
         try:
             answer = _script(context, files_host.close, arguments)
@@ -136,7 +145,7 @@ class StopReplicator:
                 return Unknown(answer["message"])
 
     def _stop(self, context: Context[StopReplicatorParams]) -> Outcome:
-        from orchestrator.drivers import files_host, supervisor
+        from orchestrator.drivers import files_host, files_keep_host, supervisor
 
         params = context.params
         context.record(f"{params.host}: stop {params.unit}")
@@ -144,10 +153,11 @@ class StopReplicator:
             manager = supervisor.manager_of(context.parts.hosts[params.host])
             bound = min(SCRIPT_SECONDS_MAX, context.seconds_left())
             before = supervisor.state(manager, params.unit, context.secrets, timeout_seconds=bound)
+            ran_before = _remember(context, ran=bool(before.pid))
             now = supervisor.stop(manager, params.unit, context.secrets, context.seconds_left())
             seen: dict[str, Any] = {}
             if before.pid:
-                seen = _script(context, files_host.process, {"pid": before.pid})
+                seen = _script(context, files_keep_host.process, {"pid": before.pid})
                 if seen["alive"]:
                     return Unknown(
                         f"{params.unit} is {now.name}, but a process lives under its pid {before.pid}"
@@ -158,15 +168,25 @@ class StopReplicator:
             return Failed(str(error), retryable=True)
         except PermanentError as error:
             return Failed(str(error))
-        more: dict[str, Any] = {"pid_before": before.pid, "boot": seen.get("boot", "")}
+        more: dict[str, Any] = {
+            "ran_before": ran_before, "pid_before": before.pid, "boot": seen.get("boot", ""),
+        }  # fmt: skip
         return Succeeded(
             _stopped(params, now.name, more | ({"mode": files_host.CLOSED} if params.published else {}))
         )
 
     def undo(self, context: Context[StopReplicatorParams]) -> Outcome:
-        if problem := self._close(context, undo=True):
+        """A replicator that did not run before this run must not begin to write over what is published."""
+        params = context.params
+        if not params.follows and (problem := self._close(context, undo=True)):
             return problem
-        return _start(context.params.host, context.params.unit, context)
+        try:
+            ran_before = _remember(context, ran=None)
+        except (ContinuityError, TimeoutError) as error:
+            return Failed(str(error), retryable=not isinstance(error, PermanentError))
+        if not ran_before:
+            return Succeeded({"host": params.host, "unit": params.unit, "ran_before": False})
+        return _start(params.host, params.unit, context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +331,20 @@ def _script(context: Context[StopReplicatorParams], script: Any, arguments: dict
     connection = context.hosts.connect(context.parts.hosts[context.params.host])
     bound = min(SCRIPT_SECONDS_MAX, context.seconds_left())
     return connection.call(script, arguments, timeout_seconds=bound)
+
+
+def _remember(context: Context[StopReplicatorParams], *, ran: bool | None) -> bool:
+    """Did the replicator run before this run's first stop? The host remembers it: an attempt whose end
+    nobody learnt of may have stopped it. ``ran``: what is seen now, None to ask only."""
+    from orchestrator.drivers import files_keep_host
+
+    params = context.params
+    host = context.parts.hosts[params.host]
+    folder = host.run_directory or params.directory.rstrip("/").rpartition("/")[0]
+    arguments: dict[str, Json] = {
+        "path": f"{folder}/{params.unit}.before", "run": context.run, "step": context.step, "ran": ran,
+    }  # fmt: skip
+    return bool(_script(context, files_keep_host.remember, arguments)["ran"])
 
 
 def _endpoint(host: str, parts: Parts) -> str:

@@ -165,7 +165,7 @@ def adopt(app: App, conclusion: Conclusion, by: str, active: str | None) -> Grou
         raise InputError(f"--active {active}: no such site; sites: {', '.join(app.loaded.estate.sites)}")
     name = conclusion.group
     for unit, sites in conclusion.writers.items():
-        journal_conflict(app, name, unit, {"writers": list(sites)})
+        journal_conflict(app, name, {"cluster": unit, "writers": list(sites)})
     at = now(app.clock)
 
     def decide(state: GroupState) -> GroupAdopted:
@@ -183,7 +183,7 @@ def adopt(app: App, conclusion: Conclusion, by: str, active: str | None) -> Grou
 
     state = app.journal.append_group(name, decide)
     for unit, sites in conclusion.writers.items():  # of a group that this log had never seen
-        journal_conflict(app, name, unit, {"writers": list(sites)})
+        journal_conflict(app, name, {"cluster": unit, "writers": list(sites)})
     return app.journal.group(name) if conclusion.writers else state
 
 

@@ -1,6 +1,8 @@
-"""Decides what people are shown of a split brain before they choose: the rows that the losing site alone holds.
+"""Decides what people are shown of a split brain before they choose: the rows and documents that the losing site
+alone holds.
 
-Both sites' servers are read and compared by key, value by value; nothing is changed at either. What
+Both sites' servers are read and compared by key, value by value, documents by name and hash; nothing is changed
+at either. What
 was found lies beside the log, readable by its owner only: it holds what citizens were told is theirs.
 """
 
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from orchestrator.bootstrap.documents import list_documents
 from orchestrator.core.model import group_of
 from orchestrator.core.values import Json
 from orchestrator.engine.clock import now
@@ -48,12 +51,17 @@ class _Found:
 
     lines: list[str] = field(default_factory=list)
     tables: dict[str, Json] = field(default_factory=dict)
+    documents: dict[str, Json] = field(default_factory=dict)
     unseen: list[Json] = field(default_factory=list)
     rows: int = 0
 
+    @property
+    def is_listed(self) -> bool:
+        return bool(self.tables or self.documents)
 
-def diverged_rows(app: App, group: str, keep: str) -> Diverged:
-    """Compare every database of a group between ``keep`` and each other site that holds a copy.
+
+def diverged(app: App, group: str, keep: str) -> Diverged:
+    """Compare every database and all documents of a group between ``keep`` and each other site that holds a copy.
 
     A server that does not answer is said to be unseen; its data directory is kept whole when it is
     rejoined, so what it holds can be compared then.
@@ -73,24 +81,34 @@ def diverged_rows(app: App, group: str, keep: str) -> Diverged:
                 for site in estate.clusters[cluster].members:
                     if site != keep:
                         _compare(context, (cluster, database, declared), (site, keep), found, handle)
+            lines, found.documents, unseen = list_documents(context, app, group, keep, handle)
+        found.lines += lines
+        found.unseen += unseen
         handle.flush()
         os.fsync(handle.fileno())
         digest = hashlib.sha256(Path(handle.name).read_bytes()).hexdigest()
-        if found.tables:
+        if found.is_listed:
             os.link(handle.name, path)
+    place = str(path) if found.is_listed else ""
     evidence: dict[str, Json] = {
         "keep": keep,
         "tables": found.tables,
+        "documents": found.documents,
         "unseen": found.unseen,
         "rows": found.rows,
-        "list": str(path) if found.tables else "",
-        "sha256": digest if found.tables else "",
+        "list": place,
+        "sha256": digest if place else "",
     }
-    if found.tables:
-        found.lines.append(f"{found.rows} rows in {path}")
-    elif not databases:
-        found.lines.append(f"{group}: no database is declared for it: there is nothing to compare")
-    return Diverged(tuple(found.lines), evidence, str(path) if found.tables else "")
+    if place:
+        found.lines.append(f"{found.rows} rows{_documents_text(found.documents)} in {path}")
+    elif not databases and not found.unseen:
+        found.lines.append(f"{group}: no database and no documents are declared for it: nothing to compare")
+    return Diverged(tuple(found.lines), evidence, place)
+
+
+def _documents_text(counts: Mapping[str, Any]) -> str:
+    count = sum(int(found["only"]) + int(found["differ"]) for found in counts.values())
+    return f" and {count} documents" if counts else ""
 
 
 def _databases(app: App, group: str) -> dict[tuple[str, str], tuple[str, ...]]:

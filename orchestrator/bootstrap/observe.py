@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.bootstrap.standing import (
+    journal_apart,
     journal_conflict,
     journal_left,
     journal_unprotected,
@@ -285,12 +286,18 @@ def look_for_conflicts(app: App) -> Seen:
         writers = writing_sites(found)
         if len(writers) > 1:
             lines.append(f"  {unit}: SPLIT BRAIN: {' and '.join(writers)} take writes")
-            journal_conflict(app, group, unit, {"writers": list(writers)})
+            journal_conflict(app, group, {"cluster": unit, "writers": list(writers)})
     left = journal_left(app, clusters)
+    apart = journal_apart(app)
     lost = journal_unprotected(app, clusters)
     lines += [f"  {each.unit} at {each.site}: SPLIT BRAIN: {each.old.text()}" for each in left]
+    lines += [
+        f"  {each.unit} at {each.site}: {'SPLIT BRAIN: ' if each.found.is_second else ''}{each.found.text()}"
+        for each in apart
+    ]
     lines += [f"  {group}: UNPROTECTED: {reason}" for group, reason in lost.items()]
     document["left"] = [{"cluster": each.unit, "site": each.site, **each.old.evidence()} for each in left]
+    document["apart"] = [{"group": each.group, **each.evidence()} for each in apart]
     document["unprotected"] = lost
     return Seen(document, "\n".join(lines))
 
@@ -310,8 +317,9 @@ def journal_conflicts(app: App, plan: Plan) -> None:
     for unit, (group, seen) in clusters.items():
         writers = writing_sites(seen)
         if len(writers) > 1:
-            journal_conflict(app, group, unit, {"writers": list(writers)})
+            journal_conflict(app, group, {"cluster": unit, "writers": list(writers)})
     journal_left(app, clusters)
+    journal_apart(app)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.bootstrap.documents import Apart, documents_apart
 from orchestrator.core.events import GroupConflictSeen, GroupProtectionLost
 from orchestrator.core.values import Json
 from orchestrator.engine.clock import now
@@ -40,13 +41,13 @@ def writing_sites(found: Mapping[str, Any]) -> list[str]:
     return [site for site, seen in (found.get("sites") or {}).items() if seen.get("serves_writes")]
 
 
-def journal_conflict(app: App, group: str, unit: str, evidence: Mapping[str, Json]) -> None:
+def journal_conflict(app: App, group: str, evidence: Mapping[str, Json]) -> None:
     """Write into the log that a second site takes or took writes, unless it knows or people have resolved it."""
     at = now(app.clock)
 
     def decide(state: GroupState) -> GroupConflictSeen | None:
         known = state.conflict or state.is_resolved or not state.adopted
-        return None if known else GroupConflictSeen(at, group, {"cluster": unit, **evidence})
+        return None if known else GroupConflictSeen(at, group, evidence)
 
     app.journal.append_group(group, decide)
 
@@ -55,7 +56,17 @@ def journal_left(app: App, clusters: Clusters) -> list[Left]:
     """Find what went on where no server runs now, and write it into the log as the split brain that it was."""
     found = [left for unit, (group, seen) in clusters.items() for left in _left(app, group, unit, seen)]
     for left in found:
-        journal_conflict(app, left.group, left.unit, {"stopped": left.site, **left.old.evidence()})
+        journal_conflict(app, left.group, {"cluster": left.unit, "stopped": left.site, **left.old.evidence()})
+    return found
+
+
+def journal_apart(app: App) -> list[Apart]:
+    """Find documents that a site published after it had lost the right to, and write it into the log; returns
+    all that a site holds alone, also what had only not arrived when the other took over."""
+    found = documents_apart(app)
+    for apart in found:
+        if apart.found.is_second:
+            journal_conflict(app, apart.group, apart.evidence())
     return found
 
 

@@ -89,7 +89,7 @@ def resolve(
     """
     from orchestrator.bootstrap import adoption, keeping
     from orchestrator.bootstrap.app import open_app
-    from orchestrator.bootstrap.divergence import diverged_rows
+    from orchestrator.bootstrap.divergence import diverged
     from orchestrator.reports.state import group_document
 
     name, app = signed(by), open_app(estate)
@@ -101,7 +101,7 @@ def resolve(
         say(line)
     if is_granted:
         keeping.must_be_possible(app, wanted, sides)
-    found = diverged_rows(app, group, keep)
+    found = diverged(app, group, keep)
     for line in found.lines:
         say(line)
     if is_granted:

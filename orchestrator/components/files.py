@@ -2,7 +2,7 @@
 
 Nothing deletes across a role change: the old side takes no new documents, replication is stopped at both
 ends, both are seen, the documents are verified, then published under the group's epoch, read-only first where the service
-says so.
+says so. Before replication turns round, what the side that was left behind alone holds is listed and kept aside.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from orchestrator.core.move import (
     Placed,
     must_stand_at,
 )
-from orchestrator.core.plan import Draft, Gate, Role
+from orchestrator.core.plan import Draft, Gate, Role, Undo
 from orchestrator.core.values import ComponentRef, HostRef, Json, Name, SiteRef, Template
 
 STOP_MS = 15_000
@@ -89,10 +89,7 @@ class _Steps:
     def all(self) -> Iterator[Draft]:
         move = self.move
         if move.reprotects:
-            yield self._replicate(
-                "reprotect", Stage.AUTHORISE, Role.PROTECT, self.new, self.old,
-                f"{move.target} was left behind: without a copy there the next loss of {move.source} loses documents",
-            )  # fmt: skip
+            yield from self._turn_round()
         if not move.moves:
             return
         if move.is_planned:
@@ -111,6 +108,45 @@ class _Steps:
                 "protect", Stage.COMMIT, Role.PROTECT, self.old, self.new,
                 f"{move.source} receives the documents from now on: the way back stays open", ("publish",),
             )  # fmt: skip
+
+    def _turn_round(self) -> Iterator[Draft]:
+        """The side that was left behind is closed, seen to be so and listed before anything is copied to it.
+        None of this is taken back: it has no right to publish, whatever becomes of the run."""
+        move = self.move
+        source, target = move.source, move.target
+        right: dict[str, Json] = {"epoch": move.epoch_seen, "site": source}
+        published = {place.host: self._text(place.published, place) for place in (self.old, self.new)}
+        closes: dict[str, Json] = {"published": published[self.new.host], **right, "follows": True}
+        yield Draft(
+            f"close-{target}", Stage.AUTHORISE, Role.CLOSE,
+            f"take no new documents on {self.new.host}, stop replication there and see both",
+            f"{target} has lost the right to publish: what it still took would be a second history",
+            "files.stop-replicator", {**self._stop(self.new), **closes}, STOP_MS, (), AUTHORISED,
+            retry=STANDARD_RETRY, undo=Undo.NONE_NEEDED,
+        )  # fmt: skip
+        yield Draft(
+            f"hold-{source}", Stage.AUTHORISE, Role.CLOSE, f"stop replication on {self.old.host} and see it stopped",
+            f"{source} publishes: nothing of the side that was left behind may be copied over it",
+            "files.stop-replicator", self._stop(self.old), STOP_MS, (), AUTHORISED, retry=STANDARD_RETRY,
+            undo=Undo.NONE_NEEDED,
+        )  # fmt: skip
+        decided: dict[str, Json] = {"resolved": True} if move.is_resolved else {}
+        yield Draft(
+            "keep", Stage.AUTHORISE, Role.REJOIN,
+            f"list and keep aside what {self.new.host} alone holds",
+            "evidence of a history that diverged is kept; replication would cover it", "files.keep",
+            {
+                "host": self.new.host, "directory": self._text(self.new.directory, self.new),
+                "manifest": self._manifest(self.new), "published": published[self.new.host],
+                "source_host": self.old.host, "source_manifest": self._manifest(self.old),
+                "source_published": published[self.old.host], **right, **decided,
+            },
+            REPLICATE_MS, (f"close-{target}", f"hold-{source}"), AUTHORISED, retry=STANDARD_RETRY,
+        )  # fmt: skip
+        yield self._replicate(
+            "reprotect", Stage.AUTHORISE, Role.PROTECT, self.new, self.old,
+            f"{target} was left behind: without a copy there the next loss of {source} loses documents", ("keep",),
+        )  # fmt: skip
 
     def _close_and_verify(self, drained: tuple[str, ...]) -> Iterator[Draft]:
         timeout = STOP_MS if self.move.is_planned else self.move.estate.policies.fence_budget_ms

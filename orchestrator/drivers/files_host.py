@@ -76,19 +76,6 @@ def digest(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
     return {"digest": "" if text is None else hashlib.sha256(text.encode()).hexdigest()}
 
 
-def process(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
-    """What lives under a pid: {alive, started_ticks, boot}; a zombie is not alive."""
-    try:
-        with open(f"/proc/{int(arguments['pid'])}/stat", encoding="utf-8") as file:
-            fields = file.read().rpartition(")")[2].split()
-    except FileNotFoundError:
-        fields = []
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        boot = file.read().strip()
-    alive = bool(fields) and fields[0] not in ("Z", "X")
-    return {"alive": alive, "started_ticks": int(fields[19]) if alive else 0, "boot": boot}
-
-
 def publish(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
     """Point ``published`` at the directory and write its mode beside it, if the epoch allows it.
 
@@ -108,11 +95,14 @@ def publish(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
 def close(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
     """Take no new documents here, if the epoch allows it; what is shown stays shown.
 
-    Arguments: published, epoch, site, run, undo, timeout_ms. ``undo`` gives back what this run found, and
-    is done where this run has closed nothing. Result: {result: done | refused | failed, message, mode}.
+    Arguments: published, epoch, site, run, undo, follows, timeout_ms. ``undo`` gives back what this run found,
+    and is done where this run has closed nothing. ``follows``: the right stays with ``site``, whichever run
+    was granted it; this side is only closed under it. Result: {result: done | refused | failed, message, mode}.
     """
     deadline = time.monotonic() + int(arguments["timeout_ms"]) / 1000
     published = str(arguments["published"])
+    if arguments.get("follows"):
+        os.makedirs(os.path.dirname(published), exist_ok=True)
     if not os.path.isdir(os.path.dirname(published)):
         return {"result": "refused", "message": f"{published}: nothing was ever published here"}
     with _locked(published + ".lock", deadline) as is_held:
@@ -129,12 +119,15 @@ def _close_locked(arguments: Mapping[str, Any], published: str, deadline: float)
         return {"result": "done", "message": "nothing was closed", "mode": _mode(published)}
     if undo:
         return _publish_locked(arguments, published, deadline)
-    if refusal := problem or _refusal(entry, run, epoch, undo=False):
-        return {"result": "refused", "message": refusal}
-    before = {"target": _target(published), "mode": _mode(published)}
-    previous = entry["previous"] if is_own and entry is not None else before
-    claim = {"epoch": epoch, "site": str(arguments["site"]), "run": run, "previous": previous}
-    _replace(published + ".epoch", json.dumps(claim, sort_keys=True) + "\n")  # first: it remembers the mode
+    right = (epoch, str(arguments["site"]))
+    stands = bool(arguments.get("follows")) and entry is not None and _right(entry) == right
+    closed_ns = _closed_ns(published, entry, is_own or stands)
+    if not stands:
+        if refusal := problem or _refusal(entry, run, epoch, undo=False):
+            return {"result": "refused", "message": refusal}
+        _set_claim(published, arguments, entry)  # first: it remembers the mode
+    elif not closed_ns:
+        _note_closed(published, 0)
     _set_mode(published, CLOSED)
     _sync_directory(published)
     mode = _mode(published)
@@ -142,7 +135,20 @@ def _close_locked(arguments: Mapping[str, Any], published: str, deadline: float)
         return {"result": "failed", "message": f"wanted {CLOSED}, found {mode}", "mode": mode}
     if problem := _still_taken(published, deadline):
         return {"result": "failed", "message": problem, "mode": mode}
+    _note_closed(published, closed_ns or time.time_ns())
     return {"result": "done", "message": "", "mode": mode}
+
+
+def _closed_ns(published: str, entry: Mapping[str, Any] | None, stands: bool) -> int:
+    """Since when it is closed under the right that stands; 0 where it is open, or was never seen to be closed."""
+    return int(entry.get("closed_ns", 0)) if entry and stands and _mode(published) == CLOSED else 0
+
+
+def _note_closed(published: str, closed_ns: int) -> None:
+    """Since when nothing is taken here, seen under the lock: what comes later, comes from the other side."""
+    claim = json.loads(_read(published + ".epoch") or "{}")
+    _replace(published + ".epoch", json.dumps({**claim, "closed_ns": closed_ns}, sort_keys=True) + "\n")
+    _sync_directory(published)
 
 
 def look(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
@@ -152,6 +158,28 @@ def look(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
     entry, problem = _entry(published)
     mode, taking = _mode(published), _still_taken(published, time.monotonic()) != ""
     return {"entry": entry, "target": _target(published), "mode": mode, "taking": taking, "message": problem}
+
+
+def holding(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
+    """What a side holds and by which right: {text, modified_ns, entry, mode, taking, message}.
+
+    Arguments: published, manifest (a path). ``text`` of the manifest is None where there is none;
+    ``modified_ns``: when it was written, by this host's clock. An entry that does not tell since when
+    (``at_ns``, ``closed_ns``) is as old as its file.
+    """
+    manifest, path = str(arguments["manifest"]), str(arguments["published"]) + ".epoch"
+    found = dict(look(arguments))
+    text = _read(manifest)
+    if found["entry"] is not None and "at_ns" not in found["entry"]:
+        found["entry"] |= {"at_ns": _modified_ns(path), "closed_ns": _modified_ns(path)}
+    return {**found, "text": text, "modified_ns": 0 if text is None else _modified_ns(manifest)}
+
+
+def _modified_ns(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _still_taken(published: str, deadline: float) -> str:
@@ -175,11 +203,9 @@ def _publish_locked(arguments: Mapping[str, Any], published: str, deadline: floa
         return {"result": "refused", "message": refusal}
     before = {"target": _target(published), "mode": _mode(published)}
     is_own = entry is not None and (entry["run"], entry["epoch"]) == (run, epoch)
-    previous = entry["previous"] if is_own and entry is not None else before
+    closed_ns = _closed_ns(published, entry, is_own)
+    previous = _set_claim(published, arguments, entry)
     wanted = dict(previous) if undo else wanted_state(arguments)
-    site = entry["site"] if undo and entry is not None else str(arguments["site"])
-    claim = {"epoch": epoch, "site": site, "run": run, "previous": previous}
-    _replace(published + ".epoch", json.dumps(claim, sort_keys=True) + "\n")
     if wanted["mode"] != "full":  # closing comes before the flip, opening after it
         _set_mode(published, wanted["mode"])
     _point(published, wanted["target"])
@@ -190,7 +216,34 @@ def _publish_locked(arguments: Mapping[str, Any], published: str, deadline: floa
         return {"result": "failed", "message": f"wanted {wanted}, found {after}"}
     if wanted["mode"] != "full" and (problem := _still_taken(published, deadline)):
         return {"result": "failed", "message": problem}
+    if wanted["mode"] == CLOSED:
+        _note_closed(published, closed_ns or time.time_ns())
     return {"result": "done", "message": "", "before": before, **after}
+
+
+def _set_claim(
+    published: str, arguments: Mapping[str, Any], entry: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Write whose right is known here now; returns what stood here before this run's first change.
+
+    ``at_ns``: when this run wrote it first. ``before``: the right that it replaced, and since when that stood.
+    """
+    run, epoch, site = str(arguments["run"]), int(arguments["epoch"]), str(arguments["site"])
+    now: dict[str, Any] = {"epoch": epoch, "site": site, "run": run}
+    if entry is not None and (entry["run"], entry["epoch"]) == (run, epoch):
+        kept = {name: entry[name] for name in ("at_ns", "before") if name in entry}
+        site = entry["site"] if arguments.get("undo") else site
+        claim = {**now, "site": site, **kept, "previous": entry["previous"]}
+    else:
+        before = {"target": _target(published), "mode": _mode(published)}
+        replaced = entry and {name: entry.get(name, 0) for name in ("epoch", "site", "at_ns")}
+        claim = {**now, "at_ns": time.time_ns(), "before": replaced, "previous": before}
+    _replace(published + ".epoch", json.dumps(claim, sort_keys=True) + "\n")
+    return dict(claim["previous"])
+
+
+def _right(entry: Mapping[str, Any]) -> tuple[int, str]:
+    return entry["epoch"], str(entry.get("site", ""))
 
 
 def wanted_state(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,6 +85,35 @@ def point(link: Path, target: Path) -> None:
     os.replace(temporary, link)
 
 
+def set_aside(folder: Path, number: int, manifest: str) -> list[Path]:
+    """Rename every edition from ``number`` on that is not this one: their numbers will be given again.
+
+    Where they went; each stays whole.
+    """
+    moved = []
+    for edition in sorted((folder / "editions").glob("[0-9]*")):
+        theirs = (edition / MANIFEST).read_text(encoding="utf-8")
+        if int(edition.name) < number or (int(edition.name) == number and theirs == manifest):
+            continue
+        aside = folder / "aside"
+        aside.mkdir(mode=0o700, exist_ok=True)
+        digest = hashlib.sha256(theirs.encode()).hexdigest()
+        target = aside / f"{edition.name}-{digest[:16]}"
+        while target.exists():
+            target = target.with_name(target.name + "-again")
+        os.rename(edition, target)
+        moved.append(target)
+    return moved
+
+
+def manifest_of_current(folder: Path) -> str:
+    """The current edition's manifest; "" where there is none."""
+    try:
+        return (folder / "current" / MANIFEST).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
 def read(folder: Path, number: int) -> tuple[dict[str, bytes], str, str]:
     """An edition's documents, manifest and signature."""
     edition = folder / "editions" / f"{number:04}"

@@ -1,7 +1,9 @@
 """Decides when this site has the other site's newest edition: copied whole, verified, then made current.
 
 It runs at the site that receives and asks over the link. An edition that does not verify is left out and said;
-nothing is ever deleted, and no lower edition replaces a higher one. Run as a program:
+nothing is ever deleted, and no lower edition replaces a higher one, except where this site was closed because the
+other one may publish: what it holds beyond the other's newest edition is then set aside. A site that takes
+documents itself copies nothing. Run as a program:
 ``python -m orchestrator.lab.replicator CONFIG.json``.
 """
 
@@ -31,11 +33,18 @@ class Replicator:
 
     def step(self) -> None:
         """Look once; copy the newest edition if it is newer than ours."""
-        latest = int(json.loads(self._get("/editions/latest"))["edition"])
-        if latest <= editions.current_number(self._folder):
+        if self._mode() == "full":
+            self._say("documents are taken here: nothing is copied")
+            return
+        source = json.loads(self._get("/editions/latest"))
+        latest, goes_back = int(source["edition"]), self._may_publish() == source["site"]
+        if latest <= editions.current_number(self._folder) and not goes_back:
             return
         base = f"/replica/{latest:04}"
         manifest = self._get(f"{base}/{editions.MANIFEST}").decode("utf-8")
+        is_same = latest == editions.current_number(self._folder)
+        if is_same and manifest == editions.manifest_of_current(self._folder):
+            return
         signature = self._get(f"{base}/{editions.SIGNATURE}").decode("utf-8")
         sshsig.verify(self._public_key, signature, manifest.encode())
         documents: dict[str, bytes] = {}
@@ -43,8 +52,23 @@ class Replicator:
             documents[name] = self._get(f"{base}/{editions.DOCUMENTS}/{name}")
             if hashlib.sha256(documents[name]).hexdigest() != digest:
                 raise ValueError(f"edition {latest}: {name} is not what the manifest says")
+        for aside in editions.set_aside(self._folder, latest, manifest) if goes_back else ():
+            sys.stderr.write(f"{self._may_publish()} may publish: set aside as {aside.name}\n")
         editions.add(self._folder, latest, documents, manifest, signature)
         self._say(f"edition {latest} is here and whole")
+
+    def _mode(self) -> str:
+        try:
+            return (self._folder / "published.mode").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
+
+    def _may_publish(self) -> str:
+        """The site under whose right this one was closed, or whose it is; "" where nothing was ever published."""
+        try:
+            return str(json.loads((self._folder / "published.epoch").read_text(encoding="utf-8"))["site"])
+        except FileNotFoundError:
+            return ""
 
     def _get(self, path: str) -> bytes:
         answer = http.exchange("GET", self._source + path, timeout_seconds=ANSWER_SECONDS_MAX)

@@ -4,7 +4,7 @@ the log knows. The log is the source; this only arranges it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.core import events
@@ -19,6 +19,7 @@ from orchestrator.reports.clocks import Clocks, clocks_of
 from orchestrator.reports.history import names_of
 from orchestrator.reports.state import loss_document, loss_text
 
+SHOWN_MAX = 10
 RECORD_SCHEMA = "continuity/record/v1"
 
 
@@ -161,14 +162,17 @@ def _has_come_back(run: Run, step: Step) -> bool:
 
 
 def _came_back(run: Run, step: Step) -> dict[str, Any]:
-    """How the old side's data became a follower's, and where what it looked like before is kept."""
+    """How the old side's data became a follower's, where what it looked like before is kept, and what it alone
+    held: the first of it by name, all of it in the list beside what is kept."""
     evidence = run.step(step.id).evidence
+    diverged = evidence.get("diverged")
     return {
         "step": step.id,
         "state": run.step(step.id).state.value,
         "how": evidence["how"],
         "because": evidence.get("because") or None,
         "kept": evidence.get("kept") or None,
+        "diverged": list(diverged) if isinstance(diverged, list | tuple) else [],
     }
 
 
@@ -238,11 +242,10 @@ def record_text(document: dict[str, Any], run: Run) -> str:
         why = decision.get("reason") or decision.get("text") or ""
         lines.append(f"  {decision['at']} {decision['what']} by {who} {why}".rstrip())
     lines += ["", *_proof_lines(document["fence"])]
-    lines += [
-        f"  came back: {back['step']}: {back['how']} ({back['because'] or back['state']})"
-        + (f"; kept as it was: {back['kept']}" if back["kept"] else "")
-        for back in document["came_back"]
-    ]
+    for back in document["came_back"]:
+        kept = f"; kept as it was: {back['kept']}" if back["kept"] else ""
+        lines.append(f"  came back: {back['step']}: {back['how']} ({back['because'] or back['state']}){kept}")
+        lines += _diverged_lines(back["diverged"])
     lines += [f"  still owed: {debt}" for debt in document["debts"]]
     lines += [
         f"  exposed: {name} gave no proof: what it should have stopped may come back as it was"
@@ -251,6 +254,16 @@ def record_text(document: dict[str, Any], run: Run) -> str:
     log = document["log"]
     lines.append(f"  log entries {log['first_seq']}–{log['last_seq']}, last hash {log['last_hash'][:16]}")
     return "\n".join(lines)
+
+
+def _diverged_lines(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The first few by name; the document has more of them, the list beside what is kept has all."""
+    for each in found[:SHOWN_MAX]:
+        yield f"    {each['kind']}: " + ", ".join(
+            f"{name} {value}" for name, value in each.items() if name != "kind" and value
+        )
+    if len(found) > SHOWN_MAX:
+        yield f"    and {len(found) - SHOWN_MAX} more: continuity report RUN --output json"
 
 
 def _proof_lines(fences: list[dict[str, Any]]) -> Iterator[str]:

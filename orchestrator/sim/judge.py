@@ -78,6 +78,8 @@ def _judge_taken_back(world: World, run: Run, move: GroupMove) -> None:
             world.blame("aborted-means-one-writer", f"{holder.host} was left unable to write by this run")
     for host, here in _documents(world, run, move):
         is_active = world.site_of(host) == move.active
+        if here.mode == "full" and not is_active and here.claim.epoch < move.epoch_seen:
+            continue  # it came back by itself, and this run ended before it came to closing it
         if moves(run) and (here.mode == "full") != is_active and not _has_moved(run, move):
             world.blame(
                 "aborted-means-one-writer", f"the documents on {host} were left {here.mode or 'unseen'}"

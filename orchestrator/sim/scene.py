@@ -138,6 +138,8 @@ def _documents(world: World, host: str, move: GroupMove, scene: Scene) -> None:
     is_active = world.site_of(host) == move.active
     claim = Claim(move.epoch_seen if is_active else move.epoch_seen - 1, move.active)
     mode, replicates = ("full", False) if is_active else ("read-only", scene.is_protected)
+    if not scene.is_protected and world.site_of(host) == "home":
+        mode = "full"  # it came back by itself and knows nothing of the move
     world.documents.setdefault(host, Documents(mode, claim, replicates))
 
 

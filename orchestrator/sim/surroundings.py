@@ -167,32 +167,39 @@ def stop_replicator(call: Call) -> Answer:
     """With ``published`` no new documents are taken there either, which alone proves that it is closed."""
     here = documents(call)
     if not call.text("published"):
+        call.remember((here.mode, here.replicates))
         here.replicates = False
         return Succeeded()
-    if told := refusal(here.claim, call):
+    if told := "" if stands_under(here.claim, call) else refusal(here.claim, call):
         return Failed(f"{call.text('host')}: {told}")
-    call.remember(here.mode)
-    here.mode, here.claim, here.replicates = "read-only", own_claim(call), False
+    call.remember((here.mode, here.replicates))
+    claim = here.claim if stands_under(here.claim, call) else own_claim(call)
+    here.mode, here.claim, here.replicates = "read-only", claim, False
     return Succeeded({"proof": "demoted"})
+
+
+def stands_under(claim: Claim, call: Call) -> bool:
+    """Is the side that was left behind closed under the right that rules already, whichever run's?"""
+    return call.flag("follows") and (claim.epoch, claim.site) == (call.number("epoch"), call.text("site"))
 
 
 def check_replicator_stopped(call: Call) -> Finding:
     here = documents(call)
     if not call.text("published"):
         return found(not here.replicates)
-    is_closed = here.mode == "read-only" and is_own(here.claim, call)
+    is_closed = here.mode == "read-only" and (is_own(here.claim, call) or stands_under(here.claim, call))
     return found(is_closed and not here.replicates, proof="demoted")
 
 
 def replicate_again(call: Call) -> Outcome:
     here = documents(call)
+    mode, ran_before = call.remembered() or ("", False)
     if call.text("published"):
         if here.claim.epoch >= call.number("epoch") and not is_own(here.claim, call):
             return Failed(f"{call.text('host')}: {here.claim.run} has published since")
-        before = call.remembered()
-        if is_own(here.claim, call) and before is not None:
-            here.mode = before
-    here.replicates = True
+        if is_own(here.claim, call) and mode:
+            here.mode = mode
+    here.replicates = here.replicates or ran_before
     return Succeeded()
 
 
@@ -201,10 +208,19 @@ def replicate_no_more(call: Call) -> Outcome:
     return Succeeded()
 
 
+def keep_documents(call: Call) -> Answer:
+    """What a side alone holds is listed only once it takes nothing more."""
+    if documents(call).mode == "full":
+        call.world.blame("one-writer", f"{call.step.id} lists what {call.text('host')} still takes")
+    return Succeeded()
+
+
 def start_replicator(call: Call) -> Answer:
     """Until both sites are equal; the other side must answer, too."""
-    source = call.text("source_host")
-    documents(call).replicates = True
+    source, here = call.text("source_host"), documents(call)
+    if here.mode == "full":
+        call.world.blame("one-writer", f"{call.step.id} copies over what {call.text('host')} publishes")
+    here.replicates = True
     if not call.world.answers(source):
         return Failed(f"{source} does not answer", retryable=True)
     return Succeeded()
@@ -318,6 +334,7 @@ KINDS: Mapping[str, Kind] = {
     "continuity.claims": Kind(read_claims, looked_again(read_claims), mutates=False),
     "continuity.epoch": Kind(lambda call: Succeeded(), always_done, mutates=False),
     "dns.update": Kind(update_name, check_name, name_back, undo=Undo.UNDO),
+    "files.keep": Kind(keep_documents, always_done),
     "files.publish": Kind(publish, check_published, publish_back, undo=Undo.UNDO),
     "files.start-replicator": Kind(
         start_replicator, lambda call: found(documents(call).replicates), replicate_no_more, undo=Undo.UNDO

@@ -8,13 +8,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from orchestrator.lab import adoption, layout, sites
+from orchestrator.core.model import Manager
+from orchestrator.drivers import supervisor
+from orchestrator.lab import adoption, layout, sites, supervise
 from orchestrator.lab.layout import SERVICE_HOSTS, SERVICE_PORTS, Lab, SiteName
 from tests import labs
 
@@ -70,15 +73,35 @@ def mode_at_home(lab: Lab) -> str:
     return (lab.site("home").gazette / "published.mode").read_text().strip()
 
 
+@dataclass
+class Secrets:
+    lab: Lab
+
+    def value(self, reference: str) -> str:
+        return self.lab.secret(reference.rsplit("/", 1)[1])
+
+
+def replicators(lab: Lab) -> dict[str, bool]:
+    """Where a replicator runs, as each site's own process manager says."""
+    found = {}
+    for site in layout.SITES:
+        url = f"http://{lab.address(site)}:{layout.SUPERVISOR_PORT}/"
+        manager = Manager(url=url, user=supervise.USER, password="secret://file/supervisor")
+        found[site] = supervisor.state(manager, "gazette-replicator", Secrets(lab)).name == "running"
+    return found
+
+
 def test_an_aborted_move_lets_the_old_side_take_documents_again(lab: Lab) -> None:
     stray = lab.site("embassy").gazette / "current" / "documents" / "stray.txt"
     stray.write_text("nobody signed this\n")
+    assert replicators(lab) == {"home": False, "embassy": True}
     try:
         order = ("failover", "--service", SERVICE, "--leave", "name-service=its servers answer at both sites")
         code, document = say(lab, *order, "--yes", "--even-if-healthy", "--by", "Tester")
         assert code == HELD, document
         assert "stray.txt: is not in the manifest" in " ".join(document["held"]["causes"])
         assert (mode_at_home(lab), put(lab, "home", "2026/closed.txt")) == ("read-only", 503)
+        assert replicators(lab) == {"home": False, "embassy": False}
         code, document = say(lab, "abort", "--reason", "what is there was not signed", "--by", "Tester")
         if code in (DONE, HELD) and document.get("state") != "aborted":
             code, document = say(lab, "resume", "--yes", "--by", "Tester")
@@ -86,6 +109,7 @@ def test_an_aborted_move_lets_the_old_side_take_documents_again(lab: Lab) -> Non
     finally:
         stray.unlink()
     assert (mode_at_home(lab), put(lab, "home", "2026/open.txt")) == ("full", 200)
+    assert replicators(lab) == {"home": False, "embassy": True}, "one was started that had not run before"
 
 
 def test_after_the_proof_the_old_side_takes_no_document_and_after_the_way_home_it_does(lab: Lab) -> None:

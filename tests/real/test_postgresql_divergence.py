@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from orchestrator.bootstrap.app import App
-from orchestrator.bootstrap.divergence import Diverged, diverged_rows
+from orchestrator.bootstrap.divergence import Diverged, diverged
 from orchestrator.errors import InputError
 from orchestrator.settings import Settings
 from tests.real import pgmoves
@@ -91,7 +91,7 @@ def compare(pair: Pair, folder: Path, keep: str = "embassy", reconcile: list[str
     (folder / "runbooks" / "population.yaml").write_text(yaml.safe_dump(runbook(reconcile or [])))
     app = App(Settings(folder / "estate.yaml"))
     try:
-        return diverged_rows(app, "registers", keep)
+        return diverged(app, "registers", keep)
     finally:
         app.close()
 

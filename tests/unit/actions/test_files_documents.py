@@ -20,7 +20,7 @@ from orchestrator.actions.files import Publish, PublishParams, Verify, VerifyPar
 from orchestrator.core.model import Host
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
 from orchestrator.core.plan import Parts
-from orchestrator.drivers import files_host, sshsig
+from orchestrator.drivers import files_host, files_keep_host, sshsig
 from tests.action_context import context
 
 PARTS = Parts(hosts={"e1": Host("e1", "embassy", "127.0.0.1")})
@@ -307,11 +307,11 @@ def test_the_lock_is_waited_for_within_the_bound(gazette: Gazette) -> None:
 
 def test_process_tells_a_living_process_from_none_and_from_a_zombie() -> None:
     child = subprocess.Popen(["sleep", "60"])
-    assert files_host.process({"pid": child.pid})["alive"]
+    assert files_keep_host.process({"pid": child.pid})["alive"]
     child.kill()
     deadline = time.monotonic() + 10
-    while files_host.process({"pid": child.pid})["alive"]:  # not reaped yet: a zombie
+    while files_keep_host.process({"pid": child.pid})["alive"]:  # not reaped yet: a zombie
         assert time.monotonic() < deadline
         time.sleep(0.005)
     child.wait()
-    assert not files_host.process({"pid": child.pid})["alive"]
+    assert not files_keep_host.process({"pid": child.pid})["alive"]

@@ -14,7 +14,7 @@ from orchestrator.components.manual import Manual
 from orchestrator.components.service import Expect, Ready, ReadyDns, Service
 from orchestrator.core.model import Component, Objectives, Operation, Runbook, Stage
 from orchestrator.core.move import Contribution, Move, Placed, as_moving
-from orchestrator.core.plan import Draft, Gate, Role
+from orchestrator.core.plan import Draft, Gate, Role, Undo
 from orchestrator.errors import InputError
 from tests.unit.planning.estates import AT, synthetic
 
@@ -266,12 +266,27 @@ def test_a_planned_move_drains_first_and_replicates_back_after() -> None:
     assert drafts["drain"].arguments["manifest"] == "/srv/embassy/MANIFEST"
 
 
-def test_a_reprotect_replicates_the_other_way_and_moves_nothing() -> None:
+def test_a_reprotect_closes_lists_and_then_replicates_the_other_way_and_moves_nothing() -> None:
     made = given(FILES, at=move(Operation.REPROTECT, reprotects=True))
-    (draft,) = made.drafts
-    assert draft.role is Role.PROTECT
+    drafts = by_key(made)
+    assert list(drafts) == ["close-home", "hold-embassy", "keep", "reprotect"]
+    close, hold, keep, draft = drafts.values()
+    assert (close.role, hold.role, keep.role, draft.role) == (
+        Role.CLOSE, Role.CLOSE, Role.REJOIN, Role.PROTECT,
+    )  # fmt: skip
+    assert (keep.needs, draft.needs) == (("close-home", "hold-embassy"), ("keep",))
+    closed = {name: close.arguments[name] for name in ("host", "epoch", "site", "follows")}
+    assert closed == {"host": "a1", "epoch": 4, "site": "embassy", "follows": True}
+    assert {d.undo for d in (close, hold)} == {Undo.NONE_NEEDED}, "it has no right to publish, whatever comes"
+    assert (keep.arguments["host"], keep.arguments["source_host"]) == ("a1", "b1")
+    assert "resolved" not in keep.arguments
     assert (draft.arguments["host"], draft.arguments["source_host"]) == ("a1", "b1")
     assert made.fence_hosts == ()
+
+
+def test_what_people_resolved_is_kept_aside_and_not_refused_again() -> None:
+    resolved = replace(move(Operation.REPROTECT, reprotects=True), is_resolved=True)
+    assert by_key(given(FILES, at=resolved))["keep"].arguments["resolved"] is True
 
 
 @pytest.mark.parametrize(

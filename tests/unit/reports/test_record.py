@@ -169,6 +169,8 @@ def test_the_text_says_how_the_old_side_came_back_and_what_is_kept_of_it() -> No
     plan = a_moved(a_step("db/rejoin", Role.REJOIN))
     back: dict[str, Json] = {"how": "rewind", "because": "it went on alone", "kept": "/pg/evidence/r1/data"}
     history = (up(1), *order(2), *did("db/rejoin", 3, evidence=back))
-    assert told(plan, *history)["came_back"] == [{"step": "db/rejoin", "state": "succeeded", **back}]
+    assert told(plan, *history)["came_back"] == [
+        {"step": "db/rejoin", "state": "succeeded", "diverged": [], **back}
+    ]
     wanted = "  came back: db/rejoin: rewind (it went on alone); kept as it was: /pg/evidence/r1/data"
     assert wanted in told_as_text(plan, *history).splitlines()

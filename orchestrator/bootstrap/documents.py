@@ -1,0 +1,146 @@
+"""Decides what is known of documents at a site that may not publish: what it holds alone, and whether it published
+after the other had taken over. Reads both sides' manifests; changes nothing at either.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from orchestrator.components.files import Files, FilesAt, joined
+from orchestrator.core.model import group_of
+from orchestrator.core.templates import host_values, resolve
+from orchestrator.core.values import Json
+from orchestrator.errors import ContinuityError
+
+if TYPE_CHECKING:
+    from orchestrator.bootstrap.app import App
+    from orchestrator.core.groups import GroupState
+    from orchestrator.drivers.files_history import Beyond, Holding
+    from orchestrator.ports import Context
+
+LOOK_SECONDS = 2.0
+STEP = "documents"
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Documents of one component that a site holds beyond the one that may publish."""
+
+    group: str
+    unit: str
+    site: str
+    found: Beyond
+
+    def evidence(self) -> dict[str, Json]:
+        return {"documents": self.unit, "site": self.site, **self.found.evidence()}
+
+
+def documents_apart(app: App) -> list[Apart]:
+    """What every reachable site that may not publish holds alone, of each group that no run moves now."""
+    if not app.has_log:
+        return []
+    found = []
+    with app.context("observe", STEP, LOOK_SECONDS) as context:
+        for group, unit, files in _components(app):
+            state = app.journal.group(group)
+            if state.adopted and state.active in files.at and not state.claim:
+                found += list(_apart(context, state, unit, files))
+    return found
+
+
+def list_documents(
+    context: Context[Any], app: App, group: str, keep: str, handle: IO[str]
+) -> tuple[list[str], dict[str, Json], list[Json]]:
+    """One JSON line for each document that another site than ``keep`` holds alone or with other content:
+    (lines for people, counts by component and site, what could not be seen)."""
+    lines: list[str] = []
+    counts: dict[str, Json] = {}
+    unseen: list[Json] = []
+    for _, unit, files in _components(app, group):
+        for site in files.at:
+            if site == keep or keep not in files.at:
+                continue
+            asked = keep
+            try:
+                kept = _holding(context, files, keep)
+                asked = site
+                other = _holding(context, files, site)
+            except (ContinuityError, TimeoutError) as error:
+                unseen.append({"documents": unit, "site": asked})
+                lines.append(f"{unit} at {asked}: not seen ({error}): what differs there is not known")
+                continue
+            only, differ = _write(unit, (site, keep), (other, kept), handle)
+            counts[f"{unit}@{site}"] = {"only": only, "differ": differ}
+            lines.append(
+                f"{unit}: {only} documents only at {site}, {differ} with other content than at {keep}"
+            )
+    return lines, counts, unseen
+
+
+def _write(
+    unit: str, sites: tuple[str, str], sides: tuple[Holding, Holding], handle: IO[str]
+) -> tuple[int, int]:
+    from orchestrator.drivers.files_history import different
+
+    found = different(sides[1], sides[0])
+    for each in found:
+        row = {
+            "unit": unit, "site": sites[0], "keep": sites[1], "kind": each.kind, "document": each.document,
+            "lost": each.lost, "kept": each.kept or None,
+        }  # fmt: skip
+        handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+    only = sum(each.kind == "only" for each in found)
+    return only, len(found) - only
+
+
+def _components(app: App, wanted: str = "") -> Iterator[tuple[str, str, Files]]:
+    """(group, unit, component) of everything that is replicated as files."""
+    for service, runbook in app.loaded.runbooks.items():
+        group = group_of(app.loaded.estate, service)
+        for component in runbook.components.values():
+            if isinstance(component, Files) and wanted in ("", group):
+                yield group, component.unit_in(service), component
+
+
+def _apart(context: Context[Any], state: GroupState, unit: str, files: Files) -> Iterator[Apart]:
+    """A side that does not answer is no evidence of anything."""
+    from orchestrator.drivers import files_history
+
+    try:
+        kept = _holding(context, files, state.active)
+    except (ContinuityError, TimeoutError):
+        return
+    for site in files.at:
+        if site == state.active:
+            continue
+        try:
+            other = _holding(context, files, site)
+        except (ContinuityError, TimeoutError):
+            continue
+        found = files_history.beyond(kept, other, state.epoch, state.active)
+        if found.documents:
+            yield Apart(state.name, unit, site, found)
+
+
+def _holding(context: Context[Any], files: Files, site: str) -> Holding:
+    from orchestrator.drivers import files_history, files_host
+    from orchestrator.errors import PermanentError
+
+    place = files.at[site]
+    arguments: dict[str, Json] = {
+        "published": _here(context, place, place.published),
+        "manifest": joined(_here(context, place, place.directory), files.manifest),
+    }
+    connection = context.hosts.connect(context.parts.hosts[place.host])
+    bound = min(LOOK_SECONDS, context.seconds_left())
+    seen = connection.call(files_host.holding, arguments, timeout_seconds=bound)
+    if seen["message"]:
+        raise PermanentError(str(seen["message"]))
+    return files_history.holding(seen)
+
+
+def _here(context: Context[Any], place: FilesAt, text: str) -> str:
+    return resolve(text, host_values(context.parts.hosts[place.host]))

@@ -1,0 +1,167 @@
+"""What a side that was left behind alone holds is kept aside on real folders; nothing of it is deleted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.actions.files_keep import Keep, KeepParams
+from orchestrator.core.model import Host
+from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
+from orchestrator.core.plan import Parts
+from orchestrator.drivers import files_host, files_keep_host
+from tests.action_context import context
+
+PARTS = Parts(
+    hosts={"h1": Host("h1", "home", "127.0.0.1"), "e1": Host("e1", "embassy", "127.0.0.1")},
+)
+BOUND_MS = 5_000
+
+
+@dataclass
+class Side:
+    folder: Path
+    site: str
+
+    def write(self, documents: dict[str, str]) -> None:
+        for name, text in documents.items():
+            path = self.folder / "documents" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        lines = (f"{hashlib.sha256(text.encode()).hexdigest()}  {name}\n" for name, text in documents.items())
+        (self.folder / "MANIFEST").write_text("".join(lines))
+        (self.folder / "MANIFEST.sig").write_text("signed")
+
+    def publish(self, epoch: int, run: str) -> None:
+        said = files_host.publish(
+            {
+                "directory": str(self.folder / "documents"), "published": str(self.folder / "published"),
+                "mode": "full", "epoch": epoch, "site": self.site, "run": run, "timeout_ms": BOUND_MS,
+            }
+        )  # fmt: skip
+        assert said["result"] == "done", said
+
+    def close(self, epoch: int, site: str, run: str) -> Any:
+        return files_host.close(
+            {
+                "published": str(self.folder / "published"), "epoch": epoch, "site": site, "run": run,
+                "undo": False, "follows": True, "timeout_ms": BOUND_MS,
+            }
+        )  # fmt: skip
+
+
+@pytest.fixture
+def sides(tmp_path: Path) -> tuple[Side, Side]:
+    """Home published at epoch 1; the embassy took over at epoch 2 without one of its documents."""
+    home, embassy = Side(tmp_path / "home", "home"), Side(tmp_path / "embassy", "embassy")
+    for side, documents in (
+        (home, {"a": "1", "b": "1", "d/e": "late"}), (embassy, {"a": "1", "b": "2", "new": "n"}),
+    ):  # fmt: skip
+        side.folder.mkdir()
+        side.write(documents)
+    home.publish(1, "lab")
+    embassy.publish(2, "failover-1")
+    return home, embassy
+
+
+def params(sides: tuple[Side, Side], *, resolved: bool = False) -> KeepParams:
+    home, embassy = (side.folder for side in sides)
+    return KeepParams(
+        "h1", str(home / "documents"), str(home / "MANIFEST"), str(home / "published"), "e1",
+        str(embassy / "MANIFEST"), str(embassy / "published"), 2, "embassy", resolved,
+    )  # fmt: skip
+
+
+def keep(given: KeepParams, **more: Any) -> Any:
+    return Keep().execute(context(given, PARTS, run="reprotect-1", **more))
+
+
+def test_nothing_is_listed_while_documents_are_still_taken(sides: tuple[Side, Side]) -> None:
+    outcome = keep(params(sides))
+    assert isinstance(outcome, Failed)
+    assert outcome.retryable
+    assert "still takes documents" in outcome.message
+
+
+def test_what_only_one_side_holds_is_kept_whole_and_listed_by_name_and_hash(
+    sides: tuple[Side, Side],
+) -> None:
+    home, _ = sides
+    assert home.close(2, "embassy", "reprotect-1")["result"] == "done"
+    outcome = keep(params(sides))
+    assert isinstance(outcome, Succeeded), outcome
+    folder = Path(str(outcome.evidence["kept"]))
+    rows = [json.loads(line) for line in (folder / "list.jsonl").read_text().splitlines()]
+    late, one, two = (hashlib.sha256(text.encode()).hexdigest() for text in ("late", "1", "2"))
+    wanted = [
+        {"document": "b", "kind": "differs", "lost": one, "kept": two},
+        {"document": "d/e", "kind": "only", "lost": late, "kept": ""},
+    ]
+    assert rows == outcome.evidence["diverged"] == wanted
+    assert (folder / "documents" / "d" / "e").read_text() == "late"
+    assert (folder / "MANIFEST").read_text() == (home.folder / "MANIFEST").read_text()
+    assert (home.folder / "documents" / "d" / "e").exists(), "nothing is deleted"
+    again = keep(params(sides))
+    assert isinstance(again, Succeeded)
+    assert (again.evidence["changed"], again.evidence["kept"]) == ([], str(folder))
+    finding = Keep().check(context(params(sides), PARTS, run="reprotect-1"))
+    assert (finding.kind, finding.evidence["diverged"]) == (FindingKind.DONE, wanted)
+
+
+def test_a_second_history_is_refused_before_people_have_resolved_it(sides: tuple[Side, Side]) -> None:
+    home, _ = sides
+    home.write({"a": "1", "b": "1", "ghost": "g"})
+    assert home.close(2, "embassy", "reprotect-1")["result"] == "done"
+    outcome = keep(params(sides))
+    assert isinstance(outcome, Failed)
+    assert "split brain" in outcome.message
+    assert "continuity resolve" in outcome.message
+    assert not (home.folder / "published.diverged").exists()
+    resolved = keep(params(sides, resolved=True))
+    assert isinstance(resolved, Succeeded)
+    assert resolved.evidence["only"] == 1
+
+
+def test_without_room_nothing_is_kept_and_that_is_said(sides: tuple[Side, Side], tmp_path: Path) -> None:
+    huge = sides[0].folder / "documents" / "huge"
+    with huge.open("wb") as file:
+        file.truncate(shutil.disk_usage(tmp_path).free + 1)  # sparse: it only looks big
+    arguments = {
+        "directory": str(huge.parent), "manifest": str(tmp_path / "MANIFEST"), "folder": str(tmp_path / "k"),
+        "rows": [{"document": "huge", "lost": "0"}], "timeout_ms": BOUND_MS,
+    }  # fmt: skip
+    said = files_keep_host.keep(arguments)
+    assert said["kept"] == 0
+    assert "are free" in said["problem"]
+    assert not (tmp_path / "k").exists()
+
+
+def test_a_side_closed_under_the_ruling_right_stays_under_the_run_that_was_granted_it(
+    sides: tuple[Side, Side],
+) -> None:
+    home, _ = sides
+    assert home.close(2, "embassy", "failover-1")["result"] == "done"
+    (home.folder / "published.mode").write_text("full\n")
+    assert home.close(2, "embassy", "reprotect-1")["result"] == "done"
+    entry = json.loads((home.folder / "published.epoch").read_text())
+    assert (entry["run"], (home.folder / "published.mode").read_text()) == ("failover-1", "read-only\n")
+    stale = replace(params(sides), epoch=1)
+    assert home.close(stale.epoch, "home", "reprotect-1")["result"] == "refused"
+
+
+def test_the_first_that_a_run_notes_of_a_step_stands(tmp_path: Path) -> None:
+    def note(run: str, step: str, ran: bool | None) -> Any:
+        arguments = {"path": str(tmp_path / "x" / "unit.before"), "run": run, "step": step, "ran": ran}
+        return files_keep_host.remember(arguments)["ran"]
+
+    assert note("r1", "s1", None) is None
+    assert note("r1", "s1", True) is True
+    assert note("r1", "s1", False) is True, "an attempt before this one has stopped it"
+    assert note("r1", "s2", False) is False
+    assert note("r2", "s1", None) is None
