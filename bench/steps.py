@@ -97,7 +97,7 @@ def _drive(folder: Path, plan: Plan) -> float:
     around = Surroundings(SharedResources(), Nothing(), Nothing(), clock)
     dispatcher = ThreadDispatcher(TableCatalog(TABLE), around)
     come_up(journal, tracked, DriverStarted(now(clock), "bench", os.getpid(), "", "here", "0"))
-    dispatcher.warm(tracked.run)
+    dispatcher.warm(tracked.run)()
     drive(journal, tracked, dispatcher, clock)  # nothing to look at before the order
     started = time.perf_counter()
     journal.submit(tracked, Authorise(now(clock), "bench", plan.digest, 0, "bench"))

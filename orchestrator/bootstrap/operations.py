@@ -102,6 +102,7 @@ class Driver:
     app: App
     tracked: Tracked
     dispatcher: ThreadDispatcher
+    warmed: Callable[[], None] = lambda: None  # waits for what the steps need to be opened
 
     @property
     def run(self) -> Run:
@@ -118,13 +119,17 @@ class Driver:
 
     def authorise(self, by: str, accepted_loss_ms: int, method: str) -> Run:
         """The order: from here the clock of RTO figures runs."""
+        self.warmed()
         digest = self.run.plan.digest
         return self.tell(Authorise(now(self.app.clock), by, digest, accepted_loss_ms, method))
 
 
 @contextmanager
 def driving(app: App, tracked: Tracked) -> Iterator[Driver]:
-    """Become the driver of a run: take its lock, append ``driver.started``; before the order, warm what is needed."""
+    """Become the driver of a run: take its lock, append ``driver.started``; before the order, warm what is needed.
+
+    The warming goes on beside the preflight and is over when the order is given.
+    """
     _must_be_runnable(app, tracked.run.plan)
     folder = app.settings.log_folder
     lock.acquire(folder, tracked.run.id)
@@ -137,9 +142,10 @@ def driving(app: App, tracked: Tracked) -> Iterator[Driver]:
             tracked,
             DriverStarted(now(app.clock), incarnation, os.getpid(), boot_id(), machine(), __version__),
         )
+        driver = Driver(app, tracked, dispatcher)
         if tracked.run.authorised is None:  # a successor opens what it needs when it needs it
-            dispatcher.warm(tracked.run)
-        yield Driver(app, tracked, dispatcher)
+            driver.warmed = dispatcher.warm(tracked.run)
+        yield driver
     finally:
         lock.release(folder, tracked.run.id)
 

@@ -250,9 +250,11 @@ class ThreadDispatcher:
 
     # --- before the order ---------------------------------------------------------------------
 
-    def warm(self, run: Run) -> None:
-        """Import and open all that the plan's steps need, so that nothing is imported after the
-        order. Bounded in time and threads; what cannot be opened is found by the steps themselves."""
+    def warm(self, run: Run) -> Callable[[], None]:
+        """Begin to import and open all that the plan's steps need, so that nothing is imported after the
+        order; the call that is returned waits for it. The preflight goes on beside it: a site that hangs
+        costs one bound, not one for each. Bounded in time and threads; what cannot be opened is found by
+        the steps themselves."""
         left = queue.SimpleQueue[Step]()
         for step in _one_per_arguments(run.plan.steps.values()):
             left.put(step)
@@ -276,8 +278,12 @@ class ThreadDispatcher:
         threads = [threading.Thread(target=work, name="warm", daemon=True) for _ in range(count)]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join(max(0.0, deadline - self.around.clock.monotonic()))
+
+        def wait() -> None:
+            for thread in threads:
+                thread.join(max(0.0, deadline - self.around.clock.monotonic()))
+
+        return wait
 
 
 def _one_per_arguments(steps: Iterable[Step]) -> list[Step]:
