@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import cast
+from typing import Any, cast
 
 import typer
+from typer.core import TyperGroup
 
+from orchestrator.cli._exits import NO_RUN, StoppedError
 from orchestrator.cli._help import keep_lines
 from orchestrator.errors import InputError
 
@@ -63,16 +65,27 @@ def run(words: Sequence[str], *, as_document: bool) -> None:
     sys.exit(code or 0)
 
 
+class _Stoppable(TyperGroup):
+    """Ctrl-C is said by us, as text or in a document, before the parser makes a bare exit of it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise StoppedError(NO_RUN) from error
+
+
 def _empty() -> typer.Typer:
     app = typer.Typer(
         name="continuity",
+        cls=_Stoppable,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Bring critical services up at the data embassy, and take them home again.\n\n"
         "Exit codes: 0 done, 1 bug, 2 input, 3 refused, 4 held, 5 aborted or undone, 6 partial, "
-        "130 stopped by Ctrl-C.",
+        "7 nobody drives the run, 130 stopped by Ctrl-C.",
     )
 
     @app.callback(invoke_without_command=True)

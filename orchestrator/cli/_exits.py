@@ -1,6 +1,6 @@
 """Decides the exit codes, and how an error becomes a message and a code. Documented in the README.
 
-0 done · 1 bug · 2 input · 3 refused · 4 held · 5 aborted or undone · 6 partial · 130 stopped by Ctrl-C
+0 done · 1 bug · 2 input · 3 refused · 4 held · 5 aborted or undone · 6 partial · 7 not driven · 130 stopped by Ctrl-C
 """
 
 from __future__ import annotations
@@ -8,15 +8,18 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 from orchestrator.core.states import RunState
 from orchestrator.errors import ContinuityError, InputError, InvariantBroken, JournalError, RefusedError
 
-DONE, BUG, INPUT, REFUSED, HELD, ABORTED, PARTIAL = range(7)
+DONE, BUG, INPUT, REFUSED, HELD, ABORTED, PARTIAL, NOT_DRIVEN = range(8)
 STOPPED = 130
+NOTHING: Mapping[str, Any] = {}
+NO_RUN = "this process ends here; the log keeps every fact"
 
 OF_RUN = {
     RunState.DONE: DONE,
@@ -39,6 +42,28 @@ class RunStands(ContinuityError):
             "Make room for the log, then look and go on"
         )
         self.instead = (f"continuity status {run}", f"continuity resume {run}")
+
+
+class NotDrivenError(ContinuityError):
+    """A run is under way and no process drives it."""
+
+    def __init__(self, run: str, state: RunState) -> None:
+        super().__init__(f"{run} is {state.value}, but no process drives it: nothing goes on by itself")
+        self.instead = (f"continuity resume {run}", f"continuity status {run}")
+
+
+class StoppedError(ContinuityError):
+    """People stopped this process (Ctrl-C). With a run: what is safe now, and every way to go on."""
+
+    def __init__(
+        self,
+        message: str,
+        instead: tuple[str, ...] = ("continuity status",),
+        more: Mapping[str, Any] = NOTHING,
+    ) -> None:
+        super().__init__(message)
+        self.instead = instead
+        self.more = dict(more)
 
 
 @contextmanager
@@ -71,15 +96,14 @@ def guarded(call: Callable[[], None]) -> int:
         return _say("the log cannot be used; nothing was changed", REFUSED, str(error), ())
     except InvariantBroken as error:
         return _say("bug: an invariant broke; the run is stopped with its state saved", BUG, str(error), ())
+    except NotDrivenError as error:
+        return _say("not driven", NOT_DRIVEN, str(error), error.instead)
+    except StoppedError as error:
+        return _say("stopped", STOPPED, str(error), error.instead, error.more)
     except ContinuityError as error:
         return _say("refused", REFUSED, str(error), ())
-    except KeyboardInterrupt:
-        return _say(
-            "stopped",
-            STOPPED,
-            "this process no longer drives; the log keeps every fact",
-            ("continuity status",),
-        )
+    except KeyboardInterrupt:  # before or behind a command
+        return _say("stopped", STOPPED, NO_RUN, ("continuity status",))
     except BrokenPipeError:
         return DONE
     return DONE
@@ -92,18 +116,22 @@ def say_bug(kind: type[BaseException], error: BaseException, trace: TracebackTyp
     sys.__excepthook__(kind, error, trace)
 
 
-def _say(kind: str, code: int, message: str, instead: tuple[str, ...]) -> int:
+def _say(
+    kind: str, code: int, message: str, instead: tuple[str, ...], more: Mapping[str, Any] = NOTHING
+) -> int:
     if wants_json():
-        _print_document(kind, code, message, instead)
+        _print_document(kind, code, message, instead, more)
     print(f"continuity: {kind}: {message}", file=sys.stderr)
     for command in instead:
         print(f"    {command}", file=sys.stderr)
     return code
 
 
-def _print_document(kind: str, code: int, message: str, instead: tuple[str, ...]) -> None:
+def _print_document(
+    kind: str, code: int, message: str, instead: tuple[str, ...], more: Mapping[str, Any] = NOTHING
+) -> None:
     body = {"schema": "continuity/error/v1", "error": kind, "message": message, "instead": list(instead)}
-    print(json.dumps(body | {"exit_code": code}), flush=True)
+    print(json.dumps({**body, **more, "exit_code": code}), flush=True)
 
 
 def wants_json() -> bool:

@@ -10,6 +10,7 @@ import typer
 
 from orchestrator.cli import _exits
 from orchestrator.cli._output import ByOption, EstateOption, Output, OutputOption, RunArgument, emit, say
+from orchestrator.cli._stopping import stoppable
 from orchestrator.cli.plan import (
     LeaveOption,
     Rejoin,
@@ -190,7 +191,7 @@ def take_up(app: App, tracked: Tracked, flags: Flags) -> int:
     from orchestrator.bootstrap.operations import driving
     from orchestrator.engine.clock import now
 
-    with _exits.run_stands(tracked.run.id), driving(app, tracked) as driver:
+    with stoppable(app, tracked.run.id), driving(app, tracked) as driver:
         if driver.run.authorised and driver.run.state is not RunState.ABORTING:
             accepted = _accept_again(app, driver, flags)
             driver.tell(Resume(now(app.clock), flags.by, accepted))
@@ -206,6 +207,8 @@ def _operate(
     from orchestrator.bootstrap.app import open_app
     from orchestrator.bootstrap.operations import Wish, plan_operation
 
+    if not dry_run:
+        _must_be_able_to_ask(flags)  # before anything is looked at, and before the log is written
     app = open_app(estate)
     wish = Wish(operation, tuple(service or ()), to, leave_reasons(leave), rejoin)
     if not dry_run and operation is not Operation.FAILOVER:
@@ -216,7 +219,6 @@ def _operate(
     if dry_run:
         show(app, made, notes, flags.output)
         return
-    _must_be_able_to_ask(flags)
     for note in notes:
         say(note)
     with _progress(app):
@@ -230,7 +232,7 @@ def set_out(app: App, plan: Plan, flags: Flags, reason: str) -> int:
 
     tracked = begin(app, plan, flags.by, reason)
     say(f"{tracked.run.id}: preflight; from another terminal: continuity watch {tracked.run.id}")
-    with _exits.run_stands(tracked.run.id), driving(app, tracked) as driver:
+    with stoppable(app, tracked.run.id), driving(app, tracked) as driver:
         return _conduct(app, driver, flags)
 
 

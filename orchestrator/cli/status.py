@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli._exits import NotDrivenError
 from orchestrator.cli._output import EstateOption, Output, OutputOption, RunArgument, say
 from orchestrator.cli._status import show
 from orchestrator.core.states import RunState
@@ -51,7 +52,7 @@ def watch(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Follow a run until it is over, waits for people, or nobody drives it: one line per event (JSON Lines
-    with --output json).
+    with --output json). Ends with 7 when the run is under way and nobody drives it.
 
     Example: continuity watch
     """
@@ -63,7 +64,7 @@ def watch(
 
 
 def follow(app: App, name: str, output: Output, gone_seconds: float = DRIVER_GONE_SECONDS) -> None:
-    """Print each event of a run as it comes, and at the end why no more is shown."""
+    """Print each event of a run as it comes, and at the end why no more is shown. NotDrivenError: see there."""
     import time
 
     from orchestrator.engine import lock
@@ -84,8 +85,7 @@ def follow(app: App, name: str, output: Output, gone_seconds: float = DRIVER_GON
         if lock.driver_pid(app.settings.log_folder, name):
             driven = time.monotonic()
         elif time.monotonic() - driven > gone_seconds:
-            say(f"{name} is {run.state.value}, but no process drives it; to go on: continuity resume {name}")
-            return
+            raise NotDrivenError(name, run.state)
         time.sleep(WATCH_POLL_SECONDS)
 
 

@@ -16,7 +16,7 @@ from orchestrator.errors import InputError
 from orchestrator.settings import Settings
 from tests.unit.cli.logs import HELD_FOR_LOSS, PROMOTED, RUN, continuity, told
 
-BUG, INPUT = 1, 2
+BUG, INPUT, NOT_DRIVEN = 1, 2, 7
 GONE_SECONDS = 0.2
 NEVER = 3_600.0
 
@@ -77,7 +77,6 @@ def test_a_usage_error_and_a_bug_print_a_document(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("transcript", "says"),
     [
-        (PROMOTED, f"{RUN} is running, but no process drives it; to go on: continuity resume {RUN}"),
         (HELD_FOR_LOSS, f"{RUN} is held; what you can do: continuity status {RUN}"),
         (f"{PROMOTED}pause\n", f"{RUN} is paused; what you can do: continuity status {RUN}"),
     ],
@@ -86,10 +85,20 @@ def test_watching_ends_and_says_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], transcript: str, says: str
 ) -> None:
     story = told(tmp_path, transcript)
-    bound = GONE_SECONDS if "no process" in says else NEVER
-    status.follow(App(Settings(tmp_path / "estate.yaml")), RUN, Output.JSON, bound)
+    status.follow(App(Settings(tmp_path / "estate.yaml")), RUN, Output.JSON, NEVER)
     shown = capsys.readouterr()
     assert shown.err == says + "\n"
     lines = [json.loads(line) for line in shown.out.splitlines()]
     assert len(lines) == len(story.store.read(f"run:{RUN}"))
     assert {line["schema"] for line in lines} == {"continuity/event/v1"}
+
+
+def test_watching_a_run_that_nobody_drives_ends_with_a_code_of_its_own(tmp_path: Path) -> None:
+    told(tmp_path, PROMOTED)
+    soon = f"from orchestrator.cli import status\nstatus.follow.__defaults__ = ({GONE_SECONDS},)"
+    done = continuity(tmp_path, "watch", "--output", "json", before=soon)
+    assert done.returncode == NOT_DRIVEN, done.stderr
+    assert f"{RUN} is running, but no process drives it" in done.stderr
+    document = json.loads(done.stdout.splitlines()[-1])
+    assert (document["error"], document["exit_code"]) == ("not driven", NOT_DRIVEN)
+    assert document["instead"][0] == f"continuity resume {RUN}"
