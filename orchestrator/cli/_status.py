@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.cli._intact import looked_at
 from orchestrator.cli._print import Output, emit, paint
 
 
@@ -25,7 +26,7 @@ def show(run: str | None, estate: str | None, output: Output, *, live: bool = Fa
         body, text = snapshot(app, run)
         body["live"] = seen.document
         text += "\n" + seen.text
-    emit(output, "continuity/status/v1", body, text)
+    emit(output, "continuity/status/v1", {**body, **looked_at(app)}, text)
 
 
 def snapshot(app: Any, name: str | None) -> tuple[dict[str, Any], str]:

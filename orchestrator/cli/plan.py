@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli._intact import looked_at
 from orchestrator.cli._output import EstateOption, Output, OutputOption, emit
 from orchestrator.core.model import Operation
 
@@ -88,8 +89,10 @@ def show(app: Any, made: Any, notes: tuple[str, ...], output: Output, observed: 
     from orchestrator.reports.durations import expected_ms
 
     expected = expected_ms(app.journal if app.has_log else None, made)
+    log = looked_at(app)
     if output is Output.JSON:
-        emit(output, "continuity/plan/v1", plan_document(made, expected, notes, observed), "")
+        document = {**plan_document(made, expected, notes, observed), **log}
+        emit(output, "continuity/plan/v1", document, "")
     else:
         emit(output, "continuity/plan/v1", {}, plan_text(made, expected, notes, observed))
 

@@ -133,8 +133,8 @@ class JudgingStore:
     def get_plan(self, digest: str) -> str:
         return self.inner.get_plan(digest)
 
-    def verify(self) -> list[str]:
-        return self.inner.verify()
+    def verify(self, newest: int = 0) -> list[str]:
+        return self.inner.verify(newest)
 
     def close(self) -> None:
         """The log outlives whoever drives."""
@@ -181,8 +181,8 @@ class DriversStore:
     def get_plan(self, digest: str) -> str:
         return self.inner.get_plan(digest)
 
-    def verify(self) -> list[str]:
-        return self.inner.verify()
+    def verify(self, newest: int = 0) -> list[str]:
+        return self.inner.verify(newest)
 
     def close(self) -> None:
         """The log outlives this driver."""

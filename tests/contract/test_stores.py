@@ -290,3 +290,20 @@ def test_two_processes_at_once_lose_nothing_and_break_no_chain(log: SqliteStore)
         assert mine == list(range(1, APPENDS_EACH + 1))
         assert len(log.read(f"run:{name}")) == APPENDS_EACH
     assert log.verify() == []
+
+
+def test_only_the_newest_events_are_checked_when_that_is_asked(log: SqliteStore) -> None:
+    total = len(log.read_all())
+    assert total > 4
+    assert log.verify(2) == log.verify(total) == log.verify(10 * total) == []
+    tampered(log, "UPDATE events SET at=at+1 WHERE seq=3")
+    assert log.verify(total - 3) == []
+    for newest in (total - 2, total, 0):
+        (found,) = log.verify(newest)
+        assert found.startswith("event 3 ("), found
+
+
+def test_an_event_that_is_missing_where_the_check_begins_is_found(log: SqliteStore) -> None:
+    tampered(log, "DELETE FROM events WHERE seq=3")
+    total = log.read_all()[-1].seq
+    assert log.verify(total - 3)[0] == "event 3 is missing"
