@@ -204,6 +204,12 @@ def verified(run: Run, step: Step, at: At) -> Answer:
     return Renew(tuple(stale), "data check is void or too old") if stale else Open()
 
 
+def is_all_that_bounds_the_loss(run: Run, step: Step) -> bool:
+    """Is this data check all that says that a promotion loses nothing? It is asked after the fence, and no step
+    measures what would be missing: then nobody can accept it, for the loss would be stated by nobody."""
+    return step.role is Role.VERIFY and Gate.FENCED in step.gates and not run.index.loss.get(step.unit)
+
+
 def loss_accepted(run: Run, step: Step, at: At) -> Answer:
     """The loss was measured after the fence, just now, and people accepted that much."""
     proven = proven_since(run, step.unit, step.group)

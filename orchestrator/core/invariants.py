@@ -164,13 +164,17 @@ def _is_young(run: Run, step: str, at: At) -> bool:
 
 
 def no_promote_unverified(before: Run, after: Run, new: Sequence[RunEvent]) -> list[str]:
-    """A promotion starts only with the unit's data checked just now, or accepted by name."""
+    """A promotion starts only with the unit's data checked just now, or accepted by name. What is checked after
+    the fence, where no loss is measured, is never accepted: it alone says that nothing is missing."""
     return [
         f"no-promote-unverified: {step.id} ({verify})"
         for step, at in _started(after, new, Role.PROMOTE)
         if Gate.VERIFIED in step.gates
         for verify in after.index.verifies.get(step.unit, ())
-        if after.step(verify).state is not S.ACCEPTED
+        if (
+            after.step(verify).state is not S.ACCEPTED
+            or (Gate.FENCED in after.plan.steps[verify].gates and not after.index.loss.get(step.unit))
+        )
         and after.plan.steps[verify].action.kind != MANUAL
         and not _is_young(after, verify, at)
     ]

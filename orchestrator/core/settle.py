@@ -212,7 +212,11 @@ def step_choices(run: Run, step: Step, state: StepState) -> list[str]:
 
 def _own_choices(run: Run, step: Step, state: StepState) -> tuple[str, ...]:
     choices = [f"continuity retry {run.id} {step.id}"]
-    if step.role is Role.VERIFY and state is StepState.FAILED:
+    if (
+        step.role is Role.VERIFY
+        and state is StepState.FAILED
+        and not guards.is_all_that_bounds_the_loss(run, step)
+    ):
         choices.append(f"continuity accept {run.id} {step.id} --by NAME --reason TEXT")
     if step.role not in CANNOT_BE_SKIPPED and state is StepState.FAILED:
         choices.append(f"continuity skip {run.id} {step.id} --reason TEXT")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 
-from orchestrator.core import abort, events, verb_table
+from orchestrator.core import abort, events, guards, verb_table
 from orchestrator.core.decision import Draft
 from orchestrator.core.inputs import (
     Abort,
@@ -122,7 +122,7 @@ def is_no_gate(run: Run, verb: Skip | MarkDone) -> None:
         if step.role is Role.FENCE:
             site = run.plan.source or "SITE"
             instead = f"continuity declare site-lost {run.id} --site {site} --by NAME --reason TEXT"
-        elif step.role is Role.VERIFY:
+        elif step.role is Role.VERIFY and not guards.is_all_that_bounds_the_loss(run, step):
             instead = f"continuity accept {run.id} {step.id} --by NAME --reason TEXT"
         name = verb_name(verb)
         article = "an" if step.role[0] in "aeiou" else "a"
@@ -177,17 +177,28 @@ def _to_retry(run: Run) -> list[str]:
 
 def gate_can_be_accepted(run: Run, verb: Accept) -> None:
     """The gate is ``loss``, with a limit, after the order and before the last promotion; or a data check
-    that failed."""
+    that failed, where something else states what would be lost."""
     if verb.gate != "loss":
         step = run.plan.steps.get(verb.gate)
         if step is None or step.role is not Role.VERIFY or run.step(step.id).state is not StepState.FAILED:
-            gates = [s for s, p in run.plan.steps.items() if p.role is Role.VERIFY]
-            failed = [s for s in gates if run.step(s).state is StepState.FAILED]
             raise RefusedError(
                 f"accept: {verb.gate} is no data gate that failed",
                 (
                     f"continuity accept {run.id} loss --limit DURATION --by NAME --reason TEXT",
-                    *(f"continuity accept {run.id} {gate} --by NAME --reason TEXT" for gate in failed),
+                    *(
+                        f"continuity accept {run.id} {gate} --by NAME --reason TEXT"
+                        for gate in _open_gates(run)
+                    ),
+                ),
+            )
+        if guards.is_all_that_bounds_the_loss(run, step):
+            raise RefusedError(
+                f"accept: {verb.gate} is all that says that this planned move loses nothing; a loss that nobody "
+                "has stated cannot be accepted. End this run, then: continuity failover, which states it",
+                (
+                    f"continuity retry {run.id} {verb.gate}",
+                    f"continuity abort {run.id} --reason TEXT",
+                    f"continuity abort {run.id} --leave-closed --reason TEXT",
                 ),
             )
         return
@@ -202,6 +213,17 @@ def gate_can_be_accepted(run: Run, verb: Accept) -> None:
             "accept: every promotion was sent already; the loss stands as stated",
             (f"continuity status {run.id}",),
         )
+
+
+def _open_gates(run: Run) -> list[str]:
+    """Data checks that failed and that people can accept."""
+    return [
+        step_id
+        for step_id, step in run.plan.steps.items()
+        if step.role is Role.VERIFY
+        and run.step(step_id).state is StepState.FAILED
+        and not guards.is_all_that_bounds_the_loss(run, step)
+    ]
 
 
 def site_can_be_lost(run: Run, verb: DeclareLost) -> None:

@@ -211,12 +211,9 @@ def _judge_losses(world: World, run: Run) -> None:
 
 
 def _judge_loss(world: World, run: Run, cluster: Cluster, promotion: Promotion) -> None:
-    """Rows that clients were told of and that are gone, against what the run stated. What a site that
-    people declared lost, or one that came back by itself, acknowledged is diverged, not lost; what people accepted by name of a
-    data check that failed (a planned move whose old side died) is their word."""
-    verifies = run.index.verifies.get(cluster.name, ())
-    if any(run.step(step).state is StepState.ACCEPTED for step in verifies):
-        return
+    """Rows that clients were told of and that are gone, against what the run stated: nothing, in a planned move,
+    whatever people say. What a site that people declared lost, or one that came back by itself, acknowledged is
+    diverged, not lost."""
     limits = [lost.lost_at_ns - UTC_START_NS for lost in run.lost_sites.values()]
     old = cluster.servers[promotion.old]
     if world.has_returned(old.host) and old.fence_ns is not None:

@@ -16,7 +16,7 @@ from orchestrator.core.invariants import CHEAP, check
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Loss, Lost, Run, StepRun, UnitRun, start, with_run, with_step
 from orchestrator.core.states import RunState, StepState
-from tests.builders import a_failback, a_failover, a_plan, a_step, a_wide_failover, at, created
+from tests.builders import FENCED, a_failback, a_failover, a_plan, a_step, a_wide_failover, at, created
 
 S = StepState
 NOW = at(10)
@@ -162,6 +162,17 @@ def test_no_promote_of_what_names_no_old_member() -> None:
 )  # fmt: skip
 def test_no_promote_unverified(state: StepRun, is_broken: bool) -> None:
     assert broken("no-promote-unverified", *started(promoting(db__verify=state), "db/promote")) is is_broken
+
+
+def test_no_promote_by_people_accepting_what_no_step_has_measured() -> None:
+    run = promoting(db__verify=StepRun(S.ACCEPTED, 1))
+    step = replace(run.plan.steps["db/verify"], gates=FENCED)
+    after_the_fence = with_run(run, plan=replace(run.plan, steps={**run.plan.steps, step.id: step}))
+    assert not broken("no-promote-unverified", *started(after_the_fence, "db/promote")), (
+        "its loss is measured"
+    )
+    unmeasured = with_run(after_the_fence, index=replace(run.index, loss={}))
+    assert broken("no-promote-unverified", *started(unmeasured, "db/promote"))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.core import events
+from orchestrator.core import events, guards
 from orchestrator.core.claims import CONTRADICTIONS
 from orchestrator.core.fold import evolve
 from orchestrator.core.inputs import (
@@ -21,13 +21,25 @@ from orchestrator.core.inputs import (
     Skip,
     Verb,
 )
+from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Failed, FindingKind
 from orchestrator.core.plan import CANNOT_BE_SKIPPED, MANUAL, Role
 from orchestrator.core.settle import step_choices
 from orchestrator.core.states import RunState, StepState
 from orchestrator.core.verbs import CONDITIONS, verb_name
 from orchestrator.errors import RefusedError
-from tests.builders import a_failback, a_plan, a_step, a_wide_failover, at, authorise, driver
+from tests.builders import (
+    FENCED,
+    a_failback,
+    a_plan,
+    a_step,
+    a_wide_failover,
+    at,
+    authorise,
+    driver,
+    promotion,
+    stop,
+)
 from tests.story import LOCAL, REMOTE, Story, ordered, promoting
 
 
@@ -218,6 +230,46 @@ def test_only_a_data_gate_that_failed_is_accepted() -> None:
     assert any("db/verify" in choice for choice in error.instead)
     story.tell(Accept(story.next(), "ann", "db/verify", "two rows differ, known"))
     assert story.state("db/verify") is StepState.ACCEPTED
+
+
+def a_planned_move() -> Story:
+    """The old side died while it was drained: it is declared lost, and what it still had is not known to be here."""
+    drained = a_step("db/drained", Role.VERIFY, gates=FENCED, mutates=False)
+    plan = a_plan(
+        stop("db", "h1"),
+        drained,
+        *promotion("db", after=("db/drained",), with_loss=False),
+        operation=Operation.SWITCHOVER,
+        fence_hosts={"db": ("h1",)},
+    )
+    story = ordered(plan=plan)
+    story.failed("db/stop")
+    story.tell(DeclareLost(story.next(), "ann", "home", "it burns"))
+    story.proceed()
+    story.ok("db/close")
+    story.ok("db/verify")
+    assert "db/drained" in story.executing()
+    return story
+
+
+def test_what_alone_says_that_nothing_is_lost_is_never_accepted() -> None:
+    story = a_planned_move()
+    step = story.plan.steps["db/drained"]
+    assert not guards.is_all_that_bounds_the_loss(story.run, story.plan.steps["db/verify"])
+    assert guards.is_all_that_bounds_the_loss(story.run, step)
+    story.failed("db/drained")
+    run = story.run
+    assert run.state is RunState.HELD
+    assert [choice.split()[1] for choice in run.held_choices] == ["retry", "abort"]
+    error = refused(story, Accept(story.next(), "ann", "db/drained", "so be it"), "nobody has stated")
+    assert "then: continuity failover" in error.message
+    assert [choice.split()[1] for choice in error.instead] == ["retry", "abort", "abort"]
+    assert not [choice for choice in step_choices(run, step, StepState.FAILED) if " accept " in choice]
+    for verb in (Skip, MarkDone):
+        word = refused(story, verb(story.next(), "ann", "db/drained", "w"), "never satisfied by a word")
+        assert word.instead == ("continuity retry r1 db/drained",)
+    error = refused(story, Accept(story.next(), "ann", "db/close", "w"), "no data gate that failed")
+    assert not [choice for choice in error.instead if "db/drained" in choice]
 
 
 def test_only_the_site_that_is_left_is_declared_lost_and_not_in_the_future() -> None:
