@@ -79,11 +79,11 @@ def _follow(context: Context[FollowParams]) -> Outcome:
         if judged is not Standing.FOLLOWS:
             return Failed(
                 f"{follower.host.name} cannot simply follow {source.host.name}: {reason}"
-                " (continuity reprotect rejoins it)",
+                " (to rejoin it: continuity reprotect)",
                 evidence={"standing": str(judged)},
             )
     followed = postgresql_follower.follow(context, source, follower, history)
     if followed.stream is None:
-        hint = " (continuity reprotect rejoins it)" if followed.has_left else ""
+        hint = " (to rejoin it: continuity reprotect)" if followed.has_left else ""
         return Failed(f"{follower.host.name}: {followed.problem}{hint}", retryable=not followed.has_left)
     return Succeeded(postgresql_follower.evidence(follower, source, followed.stream, followed.timeline))

@@ -7,15 +7,17 @@ fact and no failure (it is why people fail over); the side whose data the operat
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from orchestrator.core.claims import CONTRADICTIONS, Claimed, contradictions
 from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
 from orchestrator.core.plan import Parts, Undo
 from orchestrator.core.values import ClusterRef, HostRef, Json, SiteRef
 from orchestrator.drivers import postgresql, postgresql_facts, postgresql_findings, postgresql_server
+from orchestrator.drivers.postgresql_epoch import Writer
 from orchestrator.drivers.postgresql_facts import Facts
 from orchestrator.drivers.postgresql_findings import DatabaseState, Remark, ServerState
 from orchestrator.drivers.postgresql_member import Member, lsn_number, members
@@ -29,13 +31,20 @@ SYSTEM = "Database system identifier"
 
 @dataclass(frozen=True, slots=True)
 class InspectParams:
-    """``host``: the member whose copy the operation would promote (or bring back, at ``target``)."""
+    """``host``: the member whose copy the operation would promote (or bring back, at ``target``).
+
+    ``expect_*``: what the log knows of the group; a row that is newer stands against it, unless a run wrote it
+    that was ``taken_back``. Without an epoch nothing is compared.
+    """
 
     cluster: ClusterRef
     host: HostRef
     databases: tuple[str, ...]
     source: SiteRef
     target: SiteRef
+    expect_site: SiteRef = ""
+    expect_epoch: int = 0
+    taken_back: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -60,7 +69,7 @@ class Inspect:
     """Read-only; asked again at will."""
 
     kind: ClassVar[str] = "postgresql.inspect"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     params: ClassVar[type[Any]] = InspectParams
     idempotent: ClassVar[bool] = True
     mutates: ClassVar[bool] = False
@@ -99,6 +108,8 @@ class Inspect:
                 f"{params.cluster} could not be asked, which says nothing of its sites: {'; '.join(unasked)}"
             )
             return Failed(text, evidence=evidence)
+        if against := _against_the_log(params, looks):
+            return Failed("; ".join(against), evidence={**evidence, CONTRADICTIONS: list(against)})
         for site in _needed(context):
             if not sites[site]["reachable"]:
                 return Failed(_unreachable(context, site, sites[site]), retryable=True, evidence=evidence)
@@ -117,6 +128,23 @@ def _texts(at: Member, databases: tuple[str, ...]) -> tuple[str, ...]:
         ),
         f"{at.host.name}: {at.tool('pg_controldata')} -D {at.data_directory}",
     )
+
+
+def _against_the_log(params: InspectParams, looks: Sequence[_Look]) -> list[str]:
+    """Rows that know a newer right than the log of this machine, or the same epoch of another site."""
+    if not params.expect_epoch:
+        return []
+    rights = [
+        Claimed(f"{database.name} at {look.at.host.name}", look.at.host.site, *_right(database.writer))
+        for look in looks
+        for database in look.databases
+        if database.writer
+    ]
+    return contradictions(rights, params.expect_epoch, params.expect_site, params.taken_back)
+
+
+def _right(writer: Writer) -> tuple[int, str, str]:
+    return writer.epoch, writer.site, writer.run
 
 
 def _needed(context: Context[InspectParams]) -> tuple[str, ...]:

@@ -201,7 +201,8 @@ def _write_rows(context: Context[ProtectParams]) -> None:
             context.record(f"{database}: {statement}")
             if not postgresql.rows(session, statement):
                 raise PermanentError(
-                    f"{database}: its row does not name {primary.host.site} (continuity epoch install)"
+                    f"{database}: its row does not name {primary.host.site}: "
+                    f"continuity epoch install {primary.cluster.name}"
                 )
 
 

@@ -334,7 +334,7 @@ def _split_brain(context: Context[RejoinParams], old: Foreign | None) -> Failed 
         return None
     return Failed(
         f"{context.params.host} is of a split brain: {old.text()}; none of its data were changed. People decide"
-        " first whose history stands: continuity abort, continuity status --live, continuity resolve",
+        " first whose history stands: continuity abort --reason TEXT, then continuity status --live, which names the group",
         evidence={"conflict": old.evidence()},
     )
 

@@ -103,7 +103,9 @@ class Verify(ReadOnly):
             rows = postgresql_facts.writers(context, _member(context), params.databases)
             problems = [
                 *_problems_of_standby(context, facts),
-                *postgresql_facts.writer_problems(rows, epoch=params.expect_epoch, site=params.expect_site),
+                *postgresql_facts.writer_problems(
+                    rows, params.cluster, epoch=params.expect_epoch, site=params.expect_site
+                ),
             ]
             evidence: dict[str, Json] = {
                 **facts.evidence(),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.claims import Claimed, contradictions, newest
 from orchestrator.core.events import GroupAdopted, GroupResolved
-from orchestrator.core.groups import GroupState, check_group, evolve_group, label
+from orchestrator.core.groups import GroupState, check_group, evolve_group, label, resolve_command
 from orchestrator.core.model import group_of
 from orchestrator.engine.clock import now
 from orchestrator.errors import InputError, RefusedError
@@ -195,7 +195,7 @@ def _must_be_adoptable(state: GroupState) -> None:
     if state.conflict:
         raise RefusedError(
             f"group {state.name} is split_brain: people decide first whose history stands",
-            (f"continuity resolve {state.name} --keep SITE --reason TEXT",),
+            (resolve_command(state.name),),
         )
 
 

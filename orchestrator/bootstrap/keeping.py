@@ -46,8 +46,15 @@ class Wanted:
     close: bool = False
     is_lost: bool = False
 
-    def command(self, more: str) -> str:
-        return f"continuity resolve {self.group} --keep {self.keep} {more} --by NAME --reason TEXT"
+    @property
+    def closing(self) -> str:
+        """The command that closes the other side first."""
+        return f"continuity resolve {self.group} --keep {self.keep} --close --by NAME --reason TEXT"
+
+    @property
+    def losing(self) -> str:
+        """The command that declares it lost."""
+        return f"continuity resolve {self.group} --keep {self.keep} --site-lost --by NAME --reason TEXT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +141,16 @@ def must_be_possible(app: App, wanted: Wanted, sides: Sides) -> None:
 
 def _must_be_closed(wanted: Wanted, sides: Sides) -> None:
     """The other side is not seen to take writes; who does not answer is declared lost by people."""
-    close, lost = wanted.command("--close"), wanted.command("--site-lost")
     if sides.writing:
         told = "; ".join(f"{unit} at {site}: {says}" for unit, site, says in sides.writing)
-        raise RefusedError(f"{told}: two sites would write; it is closed first, as a fence does", (close,))
+        raise RefusedError(
+            f"{told}: two sites would write; it is closed first, as a fence does", (wanted.closing,)
+        )
     if sides.silent and not wanted.is_lost:
         told = "; ".join(f"{unit} at {site} {says}" for unit, site, says in sides.silent)
         raise RefusedError(
             f"{told}: whether it takes writes cannot be told; it is closed, or people declare it lost",
-            (close, lost),
+            (wanted.closing, wanted.losing),
         )
 
 
@@ -287,7 +295,7 @@ def _close(app: App, wanted: Wanted, held: Keeping) -> dict[str, Json]:
         if not isinstance(outcome, Succeeded):
             raise RefusedError(
                 f"{host} is not proven closed: {outcome.message}",
-                (wanted.command("--close"), wanted.command("--site-lost")),
+                (wanted.closing, wanted.losing),
             )
         proofs[host] = dict(outcome.evidence)
     return proofs
@@ -310,7 +318,7 @@ def _grant(app: App, wanted: Wanted, held: Keeping) -> dict[str, Json]:
         raise RefusedError(
             f"the rows at {wanted.keep} could not all be seen to change ({error_text(error)}); the same command "
             "looks and goes on",
-            (wanted.command("--close" if wanted.close else "--site-lost"),),
+            (wanted.closing if wanted.close else wanted.losing,),
         ) from error
     return rows
 

@@ -18,6 +18,8 @@ from orchestrator.bootstrap.standing import (
     journal_unprotected,
     writing_sites,
 )
+from orchestrator.core.claims import CONTRADICTIONS
+from orchestrator.core.groups import adopt_command, resolve_command
 from orchestrator.core.model import Operation, Stage
 from orchestrator.core.outcomes import Failed, Succeeded
 from orchestrator.core.plan import Plan, Role, Step
@@ -214,6 +216,7 @@ def _gated(step: Step, seen: Mapping[str, Any]) -> Gated:
         for finding in evidence.get("findings") or ()
         if isinstance(finding, Mapping)
     )
+    findings += tuple((text, adopt_command(step.group)) for text in evidence.get(CONTRADICTIONS) or ())
     result = seen["result"] if seen["result"] in ("ok", "failed") else "unknown"
     message = seen.get("message") or ("" if result == "ok" else str(seen["result"]))
     return Gated(step.id, step.title, result, message, findings)
@@ -226,6 +229,10 @@ def _lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:
         evidence = seen.get("evidence") or {}
         if step.action.kind == INSPECT and evidence:
             lines += describe(step.unit, evidence, plan)
+            lines += [
+                f"{step.unit}: against the log: {text} — {adopt_command(step.group)}"
+                for text in evidence.get(CONTRADICTIONS) or ()
+            ]
         else:
             lines.append(
                 f"{step_id}: {seen['result']}{': ' + seen['message'] if seen.get('message') else ''}"
@@ -285,14 +292,20 @@ def look_for_conflicts(app: App) -> Seen:
             lines.append(f"  {unit} at {site}: {state}")
         writers = writing_sites(found)
         if len(writers) > 1:
-            lines.append(f"  {unit}: SPLIT BRAIN: {' and '.join(writers)} take writes")
+            told = f"{' and '.join(writers)} take writes; people decide: {resolve_command(group)}"
+            lines.append(f"  {unit}: SPLIT BRAIN: {told}")
             journal_conflict(app, group, {"cluster": unit, "writers": list(writers)})
     left = journal_left(app, clusters)
     apart = journal_apart(app)
     lost = journal_unprotected(app, clusters)
-    lines += [f"  {each.unit} at {each.site}: SPLIT BRAIN: {each.old.text()}" for each in left]
     lines += [
-        f"  {each.unit} at {each.site}: {'SPLIT BRAIN: ' if each.found.is_second else ''}{each.found.text()}"
+        f"  {each.unit} at {each.site}: SPLIT BRAIN: {each.old.text()}; people decide: {resolve_command(each.group)}"
+        for each in left
+    ]
+    lines += [
+        f"  {each.unit} at {each.site}: SPLIT BRAIN: {each.found.text()}; people decide: {resolve_command(each.group)}"
+        if each.found.is_second
+        else f"  {each.unit} at {each.site}: {each.found.text()}"
         for each in apart
     ]
     lines += [f"  {group}: UNPROTECTED: {reason}" for group, reason in lost.items()]

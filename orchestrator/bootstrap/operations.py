@@ -180,7 +180,7 @@ def _must_be_runnable(app: App, plan: Plan) -> None:
         raise RefusedError(
             f"this run's plan has schema {plan.schema}, this program ({__version__}) drives {PLAN_SCHEMA}; "
             "install the version that made it",
-            ("continuity status", "continuity report", "continuity abort"),
+            ("continuity status", "continuity report", "continuity abort --reason TEXT"),
         )
     for step in plan.steps.values():
         version = app.catalog.action(step.action.kind).version
@@ -188,7 +188,7 @@ def _must_be_runnable(app: App, plan: Plan) -> None:
             raise RefusedError(
                 f"{step.id}: the plan was made for version {step.action.kind_version} of "
                 f"{step.action.kind}, this program ({__version__}) has {version}; install the one that made it",
-                ("continuity status", "continuity report", "continuity abort"),
+                ("continuity status", "continuity report", "continuity abort --reason TEXT"),
             )
 
 

@@ -47,7 +47,8 @@ def adopt(
     wanted = adoption.groups_of(app) if every else list(group or ())
     if not wanted:
         raise RefusedError(
-            "name a group, or --all", tuple(f"continuity adopt {g}" for g in adoption.groups_of(app))
+            "name a group, or --all",
+            tuple(f"continuity adopt {g} --by NAME" for g in adoption.groups_of(app)),
         )
     conclusions = adoption.conclude(app, wanted)
     for c in conclusions:

@@ -124,7 +124,16 @@ def _inspect(side: _Side) -> Draft:
         "group state comes from evidence, not from one machine's file",
         INSPECT_MS, gates=(), retry=INSPECT_RETRY,
         databases=list(side.databases), source=side.move.source, target=side.move.target,
+        **_seen(side.move),
     )  # fmt: skip
+
+
+def _seen(move: Move) -> dict[str, Json]:
+    """What the log knows of the group; nothing where it is looked at without one."""
+    if not move.epoch_seen:
+        return {}
+    void: dict[str, Json] = {"taken_back": list(move.taken_back)} if move.taken_back else {}
+    return {"expect_site": move.holder, "expect_epoch": move.epoch_seen, **void}
 
 
 def _stop(side: _Side, host: str, *, needs: tuple[str, ...]) -> Draft:

@@ -67,6 +67,16 @@ def label(state: GroupState) -> str:
     return f"{state.active}_active_{state.protection}"
 
 
+def adopt_command(group: str) -> str:
+    """How people let the evidence set the log right, as they type it: it is shown, and confirmed."""
+    return f"continuity adopt {group} --by NAME"
+
+
+def resolve_command(group: str) -> str:
+    """How people end a split brain, as they type it."""
+    return f"continuity resolve {group} --keep SITE --by NAME --reason TEXT"
+
+
 def evolve_group(state: GroupState, event: GroupEvent) -> GroupState:
     """Fold one event of the group's stream."""
     match event:

@@ -14,6 +14,7 @@ from orchestrator.core import abort, events, guards
 from orchestrator.core.abort import Standstill, abort_standstill
 from orchestrator.core.claims import CONTRADICTIONS
 from orchestrator.core.decision import Draft
+from orchestrator.core.groups import adopt_command
 from orchestrator.core.inputs import At
 from orchestrator.core.model import Stage
 from orchestrator.core.plan import CANNOT_BE_SKIPPED, Role, Step
@@ -137,7 +138,7 @@ def _adopt(run: Run, steps: Iterable[str]) -> Iterator[str]:
     right by the evidence."""
     for step in filter(None, steps):
         if run.step(step).evidence.get(CONTRADICTIONS):
-            yield f"continuity adopt {run.plan.steps[step].group}"
+            yield adopt_command(run.plan.steps[step].group)
 
 
 def _has_business(found: _Causes, unit: UnitRun, at: At, over: bool) -> bool:

@@ -33,7 +33,9 @@ class Refuses:
 Answer: TypeAlias = Does | Refuses
 
 _OVER = Refuses("the run is over; see: continuity report RUN")
-_NOT_YET = Refuses("the run waits for its confirmation: continuity resume RUN, or: continuity abort RUN")
+_NOT_YET = Refuses(
+    "the run waits for its confirmation: continuity resume RUN, or: continuity abort RUN --reason TEXT"
+)
 _PAUSED = Refuses("the run is paused; first: continuity resume RUN")
 _ABORTING = Refuses("the run is being aborted; see: continuity status RUN")
 _NO_ORDER = Refuses("declare after the confirmation, it belongs to an order: continuity resume RUN")
@@ -66,7 +68,7 @@ BY_RUN: Mapping[str, Mapping[RunState, Answer]] = {
     "pause": _row(
         preflight=Does("paused"),
         ready=Refuses(
-            "nothing runs before the confirmation: continuity resume RUN, or: continuity abort RUN"
+            "nothing runs before the confirmation: continuity resume RUN, or: continuity abort RUN --reason TEXT"
         ),
         running=Does("paused; proofs are void, and before promotion the accepted loss"),
         paused=Refuses("the run is paused already; to go on: continuity resume RUN"),

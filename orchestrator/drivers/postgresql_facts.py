@@ -168,12 +168,12 @@ def writers(context: Context[Any], member: Member, databases: Sequence[str]) -> 
     return found
 
 
-def writer_problems(found: Mapping[str, Writer | None], *, epoch: int, site: str) -> list[str]:
+def writer_problems(found: Mapping[str, Writer | None], cluster: str, *, epoch: int, site: str) -> list[str]:
     """What stands against the rows carrying this epoch and site; empty when nothing."""
     problems = []
     for database, writer in found.items():
         if writer is None:
-            problems.append(f"{database}: no epoch row (continuity epoch install)")
+            problems.append(f"{database}: no epoch row (continuity epoch install {cluster})")
         elif (writer.epoch, writer.site) != (epoch, site):
             problems.append(
                 f"{database}: epoch {writer.epoch} at {writer.site} (run {writer.run}), not epoch {epoch} at {site}"

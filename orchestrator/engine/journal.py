@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 CONFLICTS_MAX = 100
 WHAT_IS_SAFE = (
-    "nothing is begun on it. To see all of it: continuity history --verify. Keep this log, put its last good "
-    "copy back, or move it away and let the evidence speak: continuity adopt --all"
+    "nothing is begun on it. To see all of it: continuity history --verify; keep this log, put its last good "
+    "copy back, or move it away and let the evidence speak: continuity adopt --all --by NAME"
 )
 RUN = "run:"
 GROUP = "group:"
@@ -260,7 +260,7 @@ def _must_be_free(state: GroupState, plan: Plan) -> None:
     move = plan.groups[state.name]
     if not state.adopted:
         raise RefusedError(
-            f"group {state.name}: this log has never seen it", (f"continuity adopt {state.name}",)
+            f"group {state.name}: this log has never seen it", (group_states.adopt_command(state.name),)
         )
     if state.claim:
         raise RefusedError(
@@ -270,7 +270,7 @@ def _must_be_free(state: GroupState, plan: Plan) -> None:
         )
     if state.conflict:
         raise RefusedError(
-            f"group {state.name} is in split brain", (f"continuity resolve {state.name} --keep SITE",)
+            f"group {state.name} is in split brain", (group_states.resolve_command(state.name),)
         )
     if (state.active, state.epoch) != (move.active, move.epoch_seen):
         raise RefusedError(

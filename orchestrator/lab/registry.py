@@ -134,7 +134,7 @@ class Register:
             return self._refuse(str(error))
         self._sessions.give_back(session)
         if row is None:
-            return self._refuse("no epoch row: run continuity epoch install")
+            return self._refuse("no epoch row: continuity epoch install registers-db")
         standby, read_only, epoch, writer = row
         writes = not standby and not read_only and writer == self.site
         role = "standby" if standby else "primary"

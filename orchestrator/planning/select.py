@@ -4,10 +4,10 @@ and names what is allowed. Direction follows from the groups' states, never from
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.core.groups import GroupState, label
+from orchestrator.core.groups import GroupState, adopt_command, label, resolve_command
 from orchestrator.core.model import Estate, Operation, Runbook
 from orchestrator.core.move import Move
 from orchestrator.core.transitions import REFUSED_OPERATIONS
@@ -52,17 +52,17 @@ def select(
         members.setdefault(group_of[name], []).append(name)
     wanted, notes = _wanted(members, group_of, asked)
     moves: dict[str, Move] = {}
-    refusals: list[str] = []
+    refusals: list[_No] = []
     for group in wanted:
         move = _move(estate, asked, states.get(group, GroupState(group)))
         if isinstance(move, Move):
             moves[group] = move
         elif asked.services or not move.is_already:
-            refusals.append(move.text)
+            refusals.append(move)
         else:
             notes.append(move.text)
     if refusals:
-        raise RefusedError("; ".join(refusals), _instead(refusals))
+        raise RefusedError("; ".join(no.text for no in refusals), _instead(refusals, members))
     if not moves:
         raise RefusedError(f"nothing to do: {'; '.join(notes) or 'no group'}", ("continuity status",))
     if len({(move.source, move.target) for move in moves.values()}) > 1:
@@ -104,6 +104,8 @@ def _wanted(
 class _No:
     text: str
     is_already: bool = False  # the group needs nothing: no refusal unless it was named
+    instead: str = ""  # the command that helps
+    unseen: str = ""  # the group that this log has never seen
 
 
 def _known(estate: Estate, runbooks: Mapping[str, Runbook], asked: Asked) -> None:
@@ -114,19 +116,23 @@ def _known(estate: Estate, runbooks: Mapping[str, Runbook], asked: Asked) -> Non
         raise InputError(f"--to {asked.target}: no such site; sites: {', '.join(estate.sites)}")
 
 
-def _instead(refusals: Sequence[str]) -> tuple[str, ...]:
-    if any("never" in text for text in refusals):
-        return ("continuity adopt --all",)
-    if any("split_brain" in text for text in refusals):
-        return ("continuity resolve GROUP --keep SITE --reason TEXT",)
-    return ("continuity status",)
+def _instead(refusals: Sequence[_No], groups: Collection[str]) -> tuple[str, ...]:
+    """What helps each of them, as it is typed; groups that the log never saw are adopted together."""
+    unseen = [no.unseen for no in refusals if no.unseen]
+    which = "--all" if len(unseen) == len(groups) else " ".join(unseen)
+    adopt = [f"continuity adopt {which} --by NAME"] if unseen else []
+    others = [no.instead for no in refusals if no.instead]
+    return tuple(dict.fromkeys([*adopt, *others])) or ("continuity status",)
 
 
 def _move(estate: Estate, asked: Asked, state: GroupState) -> Move | _No:
     if not state.adopted:
-        return _No(f"{state.name}: this log has never seen the group")
+        return _No(f"{state.name}: this log has never seen the group", unseen=state.name)
     if state.conflict:
-        return _No(f"{state.name} is split_brain: people decide first whose history stands")
+        return _No(
+            f"{state.name} is split_brain: people decide first whose history stands",
+            instead=resolve_command(state.name),
+        )
     target = _target(estate, asked, state)
     if isinstance(target, _No):
         return target
@@ -139,7 +145,8 @@ def _move(estate: Estate, asked: Asked, state: GroupState) -> Move | _No:
                 return _No(f"{state.name} is active at {target} already", is_already=True)
             if state.protection != "protected":
                 return _No(
-                    f"{state.name} is {label(state)}: a planned move needs it protected; continuity reprotect"
+                    f"{state.name} is {label(state)}: a planned move needs it protected",
+                    instead="continuity reprotect",
                 )
             return _made(estate, asked, state, target, is_planned=True, reprotects=False, moves=True)
         case Operation.FAILBACK:
@@ -161,10 +168,13 @@ def _failover(estate: Estate, asked: Asked, state: GroupState, target: str) -> M
     if state.active == target:
         return _No(f"{state.name} is active at {target} already", is_already=True)
     if not state.active:
-        return _No(f"{state.name} has no active site: continuity adopt {state.name} shows the evidence")
+        return _No(
+            f"{state.name} has no active site: the evidence says who writes",
+            instead=adopt_command(state.name),
+        )
     if state.protection == "unprotected" and estate.sites[state.active].role == "embassy":
         return _No(
-            f"{state.name} is {label(state)}: {target} has no current copy; continuity reprotect first"
+            f"{state.name} is {label(state)}: {target} has no current copy", instead="continuity reprotect"
         )
     return _made(estate, asked, state, target, is_planned=False, reprotects=False, moves=True)
 
@@ -194,7 +204,10 @@ def _target(estate: Estate, asked: Asked, state: GroupState) -> str | _No:
     if asked.operation is Operation.FAILBACK:
         home = [site.name for site in estate.sites.values() if site.role == "home"]
         if asked.target not in (None, *home):
-            return _No(f"{state.name}: failback goes to {home[0]}; to go elsewhere: continuity switchover")
+            return _No(
+                f"{state.name}: failback goes to {home[0]}",
+                instead=f"continuity switchover --to {asked.target}",
+            )
         return home[0] if home else _No("this estate declares no home site")
     if asked.target is not None:
         if asked.target not in places:

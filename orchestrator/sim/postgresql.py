@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from orchestrator.core.claims import CONTRADICTIONS, Claimed, contradictions
 from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
 from orchestrator.core.plan import Undo
@@ -41,6 +42,16 @@ def inspect(call: Call) -> Answer:
     for site in needed:
         if not any(s.is_up and world.answers(s.host) for s in cluster.servers.values() if s.site == site):
             return Failed(f"{cluster.name}: no member at {site} answers", retryable=True)
+    rights = [
+        Claimed(f"{name} at {server.host}", server.site, row.epoch, row.site, row.run)
+        for server in cluster.servers.values()
+        if server.is_up and world.answers(server.host)
+        for name, row in server.writers.items()
+    ]
+    seen = (call.number("expect_epoch"), call.text("expect_site"))
+    against = contradictions(rights, *seen, call.names("taken_back"))
+    if against:
+        return Failed("; ".join(against), evidence={CONTRADICTIONS: list(against)})
     sites: dict[str, Json] = {
         s.site: {"reachable": world.answers(s.host), "lsn": s.lsn()} for s in cluster.servers.values()
     }

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.actions.postgresql_inspect import Inspect, InspectParams
+from orchestrator.core.claims import CONTRADICTIONS
 from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
 from tests.real.pgharness import CLUSTER, DATABASES, Load, Pair, running, standing_still, until
@@ -73,6 +75,41 @@ def test_both_sites_side_by_side(healthy: Pair) -> None:
     assert home["members"]["h1"]["reachable"]
     assert outcome.evidence["findings"] == []
     assert Inspect().check(healthy.context(INSPECT)).kind is FindingKind.DONE
+
+
+@pytest.mark.parametrize(
+    ("epoch", "site", "taken_back", "against"),
+    [
+        (1, "home", (), 0),
+        (2, "embassy", (), 0),  # what stands here is older
+        (1, "embassy", (), 1),  # one epoch, two sites
+        (0, "", (), 0),  # nothing is compared without a log
+    ],
+)
+def test_rows_that_the_log_does_not_know_stand_against_it(
+    healthy: Pair, epoch: int, site: str, taken_back: tuple[str, ...], against: int
+) -> None:
+    params = replace(INSPECT, expect_epoch=epoch, expect_site=site, taken_back=taken_back)
+    outcome = healthy.perform(Inspect(), params, seconds=SECONDS)
+    assert isinstance(outcome, Failed if against else Succeeded), outcome
+    assert len(outcome.evidence.get(CONTRADICTIONS, ())) == against
+    assert outcome.evidence["sites"]["home"]["reachable"], "what was seen is told all the same"
+
+
+def test_a_newer_row_stands_against_the_log_unless_its_run_was_taken_back(
+    pg_template: Pair, tmp_path: Path
+) -> None:
+    with running(pg_template, tmp_path / "p") as pair:
+        pair.ask("home", "UPDATE continuity.writer SET epoch = 2, run = 'r-other'")
+        pair.wait_caught_up()
+        params = replace(INSPECT, expect_epoch=1, expect_site="home")
+        outcome = pair.perform(Inspect(), params, seconds=SECONDS)
+        assert isinstance(outcome, Failed), outcome
+        (text,) = outcome.evidence[CONTRADICTIONS]
+        assert "epoch 2 of home (run r-other)" in text
+        assert "the log knows epoch 1 of home" in text
+        forgiven = replace(params, taken_back=("r-other",))
+        assert isinstance(pair.perform(Inspect(), forgiven, seconds=SECONDS), Succeeded)
 
 
 def test_pitfall_10_two_servers_on_one_machine_share_a_port_and_no_socket(

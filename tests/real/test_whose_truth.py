@@ -99,7 +99,9 @@ def test_a_log_that_never_saw_a_group_is_refused_and_evidence_tells(lab: Lab) ->
     causes = " ".join(document["held"]["causes"])
     assert "epoch 2 of embassy" in causes
     choices = document["held"]["choices"]
-    assert {"continuity adopt registers", "continuity adopt state-gazette"} <= set(choices)
+    assert {"continuity adopt registers --by NAME", "continuity adopt state-gazette --by NAME"} <= set(
+        choices
+    )
     assert not any(" skip " in choice for choice in choices), "no word makes an old log new"
     assert not any(step["state"] == "succeeded" for step in document["steps"] if step["stage"] != "preflight")
     assert say(lab, "abort", "--reason", "the log is old")[0] in (DONE, ABORTED)

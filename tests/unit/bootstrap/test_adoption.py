@@ -117,7 +117,7 @@ def test_a_split_brain_is_ended_by_resolve_alone(app: App) -> None:
     for active in (None, "embassy"):
         with pytest.raises(RefusedError, match="split_brain") as refused:
             adopt(app, BOTH, active)
-        assert refused.value.instead == (f"continuity resolve {GROUP} --keep SITE --reason TEXT",)
+        assert refused.value.instead == (f"continuity resolve {GROUP} --keep SITE --by NAME --reason TEXT",)
     assert app.journal.group(GROUP) == before
 
 

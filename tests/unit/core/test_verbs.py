@@ -165,7 +165,7 @@ def test_evidence_against_the_log_is_no_choice_of_words_but_ends_in_adopt() -> N
     wanted = [
         "continuity retry r1 db1/inspect",
         "continuity abort r1 --reason TEXT",
-        "continuity adopt g1",
+        "continuity adopt g1 --by NAME",
     ]
     assert list(story.run.held_choices) == wanted
     assert step_choices(story.run, story.plan.steps["db1/inspect"], StepState.FAILED) == wanted
