@@ -113,7 +113,7 @@ class Keep:
         if found.is_second and not params.resolved:
             return Failed(
                 f"{params.host} is of a split brain: {found.text()}; none of them was changed. People decide first"
-                " whose history stands: continuity abort, continuity status --live, continuity resolve",
+                " whose history stands: continuity abort --reason TEXT, then continuity status --live, which names the group",
                 evidence={"conflict": found.evidence()},
             )
         return list(found.documents)

@@ -124,7 +124,7 @@ def _inspect(side: _Side) -> Draft:
         "group state comes from evidence, not from one machine's file",
         INSPECT_MS, gates=(), retry=INSPECT_RETRY,
         databases=list(side.databases), source=side.move.source, target=side.move.target,
-        **_seen(side.move),
+        more=_seen(side.move),
     )  # fmt: skip
 
 
