@@ -70,7 +70,7 @@ class Site:
     """A place. ``role``: home and embassy hold services, observer asks from outside."""
 
     name: Name
-    role: Literal["home", "embassy", "observer", "witness"] = "embassy"
+    role: Literal["home", "embassy", "observer"] = "embassy"
     jurisdiction: str = ""
     networks: tuple[str, ...] = ()
     host_notice: str = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.core.model import Cluster, DoneWhen, Group, OwnStep, Policies, Proxy
+from orchestrator.core.model import Cluster, DoneWhen, Group, OwnStep, Policies, Proxy, Site
 from orchestrator.runbook import shape
 from orchestrator.runbook.problems import YamlPath, suggest
 
@@ -38,6 +38,11 @@ _LATER: Mapping[tuple[type[Any], str], str] = {
 }
 """Keys of the language that nothing reads yet, and what holds until then: a promise that nobody keeps is
 refused."""
+_LATER_VALUES: Mapping[tuple[type[Any], str, str], str] = {
+    (Site, "role", "witness"): "no site keeps epochs or copies of the log for others; to ask from outside there is"
+    " `role: observer`",
+}
+"""Values that nothing reads yet, the same way."""
 
 
 def yaml_path(error: Mapping[str, Any], root: type[Any]) -> YamlPath:
@@ -81,6 +86,10 @@ def explain(
     else:
         expected = shape.described(annotation)
     if kind == "literal_error":
+        parent, _, _ = shape.keys_at(root, data, path[:-1])
+        until_then = _LATER_VALUES.get((shape.bare(parent), last, str(error["input"])))
+        if until_then is not None:
+            return f"{_found(error['input'])} comes with a later release", f"until then {until_then}"
         words = shape.choices(annotation)
         return f"{_found(error['input'])} is not known here", suggest(str(error["input"]), words)
     return _wrong_type(error, annotation, expected)
