@@ -39,8 +39,11 @@ _LATER: Mapping[tuple[type[Any], str], str] = {
 """Keys of the language that nothing reads yet, and what holds until then: a promise that nobody keeps is
 refused."""
 _LATER_VALUES: Mapping[tuple[type[Any], str, str], str] = {
-    (Site, "role", "witness"): "no site keeps epochs or copies of the log for others; to ask from outside there is"
-    " `role: observer`",
+    (
+        Site,
+        "role",
+        "witness",
+    ): "no site keeps epochs or copies of the log for others; to ask from outside there is `role: observer`",
 }
 """Values that nothing reads yet, the same way."""
 

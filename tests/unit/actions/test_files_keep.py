@@ -121,7 +121,7 @@ def test_a_second_history_is_refused_before_people_have_resolved_it(sides: tuple
     outcome = keep(params(sides))
     assert isinstance(outcome, Failed)
     assert "split brain" in outcome.message
-    assert "continuity resolve" in outcome.message
+    assert "continuity status --live, which names the group" in outcome.message
     assert not (home.folder / "published.diverged").exists()
     resolved = keep(params(sides, resolved=True))
     assert isinstance(resolved, Succeeded)
