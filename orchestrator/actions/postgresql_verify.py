@@ -22,7 +22,8 @@ from orchestrator.core.values import (
     duration_text,
     size_text,
 )
-from orchestrator.drivers import postgresql, postgresql_facts
+from orchestrator.drivers import postgresql, postgresql_epoch, postgresql_facts
+from orchestrator.drivers.postgresql_epoch import Writer
 from orchestrator.drivers.postgresql_facts import Beat, Facts
 from orchestrator.drivers.postgresql_member import Member, highest, lsn_number, member, promote_ms
 from orchestrator.ports import Context, Description
@@ -34,6 +35,7 @@ XIDS = 1 << 32
 PLANNED = (Operation.SWITCHOVER, Operation.FAILBACK)
 READ_WRITERS = "SELECT epoch, site, run, durability FROM continuity.writer"
 POLL_SECONDS = 0.001
+SESSIONS = 2  # data may still be verified when the loss is measured
 
 
 class ReadOnly:
@@ -45,7 +47,7 @@ class ReadOnly:
 
     def load(self, context: Context[Any]) -> None:
         databases = getattr(context.params, "databases", ())
-        postgresql.warm(context, _member(context), ("postgres", *databases))
+        postgresql.warm(context, _member(context), databases or ("postgres",), SESSIONS)
 
     def check(self, context: Context[Any]) -> Finding:
         outcome = self.execute(context)
@@ -64,10 +66,25 @@ def _member(context: Context[Any]) -> Member:
     return member(context.parts, context.params.cluster, context.params.host)
 
 
-def _facts(context: Context[Any]) -> Facts:
-    with postgresql.lease(context, _member(context)) as session:
-        context.record("SELECT role, system identifier, timeline, received and replayed LSN")
-        return postgresql_facts.facts(session)
+def _look(
+    context: Context[VerifyParams] | Context[MeasureParams],
+) -> tuple[Facts, dict[str, Writer | None], list[Beat]]:
+    """What the server says of itself, then the epoch row and the heartbeat of each database: one session
+    each, because taking one costs as much as asking."""
+    at, names = _member(context), context.params.databases
+    found: Facts | None = None
+    writers: dict[str, Writer | None] = {}
+    beats: list[Beat | None] = []
+    for database in names or ("postgres",):
+        with postgresql.lease(context, at, database, looking=found is not None) as session:
+            if found is None:
+                context.record("SELECT role, system identifier, timeline, received and replayed LSN")
+                found = postgresql_facts.facts(session)
+            if database in names:
+                writers[database] = postgresql_epoch.read(session)
+                beats.append(postgresql_facts.heartbeat(session))
+    assert found is not None
+    return found, writers, [beat for beat in beats if beat is not None]
 
 
 # --- verify -------------------------------------------------------------------------------------
@@ -99,8 +116,7 @@ class Verify(ReadOnly):
     def execute(self, context: Context[VerifyParams]) -> Outcome:
         def work() -> Outcome:
             params = context.params
-            facts = _facts(context)
-            rows = postgresql_facts.writers(context, _member(context), params.databases)
+            facts, rows, _ = _look(context)
             problems = [
                 *_problems_of_standby(context, facts),
                 *postgresql_facts.writer_problems(
@@ -255,14 +271,11 @@ class Measure(ReadOnly):
 
     def execute(self, context: Context[MeasureParams]) -> Outcome:
         def work() -> Outcome:
-            at = _member(context)
-            facts = _facts(context)
-            rows = postgresql_facts.writers(context, at, context.params.databases)
+            facts, rows, beats = _look(context)
             missing = [name for name, writer in rows.items() if writer is None]
             if missing:
                 return Failed(f"no epoch row in {', '.join(missing)}: the loss cannot be told")
             durabilities = {writer.durability for writer in rows.values() if writer}
-            beats = _beats(context, at)
             evidence: dict[str, Json] = {
                 "durability": "remote" if durabilities == {"remote"} else "local",
                 "received_lsn": facts.held_lsn,
@@ -278,15 +291,6 @@ class Measure(ReadOnly):
             return Succeeded(evidence)
 
         return postgresql.settle(work)
-
-
-def _beats(context: Context[MeasureParams], at: Member) -> list[Beat]:
-    """The heartbeats of every database that has one: one log carries them all."""
-    beats = []
-    for database in context.params.databases:
-        with postgresql.lease(context, at, database) as session:
-            beats.append(postgresql_facts.heartbeat(session))
-    return [beat for beat in beats if beat is not None]
 
 
 def _home_lsn(context: Context[MeasureParams]) -> str | None:

@@ -51,6 +51,20 @@ CANNOT_BE_SKIPPED = frozenset(
 )
 """Steps that neither ``skip`` nor ``mark-done`` may satisfy (semantics 1.2)."""
 
+URGENCY: Mapping[Role, int] = {
+    Role.FENCE: 0,
+    Role.CLOSE: 0,
+    Role.PROMOTE: 0,
+    Role.EPOCH: 0,
+    Role.OPEN: 0,
+    Role.LOSS: 0,
+    Role.DRAIN: 0,
+    Role.VERIFY: 1,
+    Role.ROUTE: 1,
+}
+"""Of what may start at the same moment, what the first write waits for is begun, and its result taken, first."""
+URGENCY_LAST = 2
+
 MANUAL = "manual.confirm"
 """The kind of a step that only people can do: it is never executed, they confirm it."""
 

@@ -7,16 +7,18 @@ a check says "running" until the thread has ended. The only place that catches e
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from orchestrator.core.effects import Cancel, Check, Effect, Execute, UndoStep, WakeAt
 from orchestrator.core.inputs import Checked, DriverInput, Ended, UndoEnded, Woke
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Unknown
-from orchestrator.core.plan import Step
+from orchestrator.core.plan import URGENCY, URGENCY_LAST, Step
 from orchestrator.core.run import Run, StepRun
 from orchestrator.core.states import SATISFIED, StepState
 from orchestrator.core.values import Json
@@ -65,6 +67,8 @@ class ThreadDispatcher:
     actions: Actions
     around: Surroundings
     _results: queue.SimpleQueue[DriverInput] = field(default_factory=queue.SimpleQueue)
+    _waiting: list[tuple[int, int, DriverInput]] = field(default_factory=list)  # a heap: the urgent first
+    _count: Iterator[int] = field(default_factory=itertools.count)
     _attempts: dict[tuple[str, int], _Attempt] = field(default_factory=dict)
     _asked: set[Effect] = field(default_factory=set)
     _timers: dict[str, int] = field(default_factory=dict)
@@ -76,7 +80,7 @@ class ThreadDispatcher:
     def ensure(self, effects: Iterable[Effect], run: Run) -> None:
         """Make sure that every order is being worked on; orders that are no longer given lapse."""
         self._run = run
-        wanted = list(effects)
+        wanted = sorted(effects, key=lambda effect: _urgency(run, effect))
         self._timers = {e.name: e.mono_ns for e in wanted if isinstance(e, WakeAt)}
         self._asked &= set(wanted)
         self._delayed = {c: due for c, due in self._delayed.items() if c in self._asked}
@@ -206,11 +210,16 @@ class ThreadDispatcher:
 
     def wait(self, seconds_max: float) -> DriverInput | None:
         """The next result or due timer, or None after at most ``seconds_max``."""
-        timeout = min(seconds_max, self._seconds_to_next())
+        timeout = 0.0 if self._waiting else min(seconds_max, self._seconds_to_next())
         try:
-            return self._results.get(timeout=max(0.0, timeout)) if timeout > 0 else self._results.get_nowait()
+            self._keep(self._results.get(timeout=timeout) if timeout > 0 else self._results.get_nowait())
+            while True:
+                self._keep(self._results.get_nowait())
         except queue.Empty:
-            return self._due()
+            return heapq.heappop(self._waiting)[-1] if self._waiting else self._due()
+
+    def _keep(self, result: DriverInput) -> None:
+        heapq.heappush(self._waiting, (_urgency(self._run, result), next(self._count), result))
 
     def _seconds_to_next(self) -> float:
         moment = self.around.clock.monotonic_ns()
@@ -284,6 +293,13 @@ class ThreadDispatcher:
                 thread.join(max(0.0, deadline - self.around.clock.monotonic()))
 
         return wait
+
+
+def _urgency(run: Run | None, about: Effect | DriverInput) -> int:
+    step = getattr(about, "step", None)
+    return (
+        URGENCY_LAST if run is None or step is None else URGENCY.get(run.plan.steps[step].role, URGENCY_LAST)
+    )
 
 
 def _one_per_arguments(steps: Iterable[Step]) -> list[Step]:
