@@ -6,6 +6,7 @@ ever promotes, and nothing opens before the epoch is committed (the core's gate)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +14,6 @@ from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Su
 from orchestrator.core.plan import Parts, Undo
 from orchestrator.core.values import ClusterRef, HostRef, Json
 from orchestrator.drivers import postgresql, postgresql_settings
-from orchestrator.drivers.postgresql import Session
 from orchestrator.drivers.postgresql_member import Member, member
 from orchestrator.ports import Context, Description
 
@@ -24,6 +24,13 @@ CLOSED: dict[str, str | None] = {
 }
 """Clients cannot write; the first commit after promotion waits for nobody; and a promotion right
 after the primary's death does not wait five seconds for the next try to fetch WAL."""
+
+CLOSED_FACTS = f"{postgresql_settings.settings_text(CLOSED)}, {postgresql_settings.WRITING}"
+OPEN_FACTS = (
+    "pg_is_in_recovery(), current_setting('transaction_read_only'),"
+    " current_setting('wal_retrieve_retry_interval'),"
+    " CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END"
+)
 
 OPENED: dict[str, str | None] = {"default_transaction_read_only": None, "wal_retrieve_retry_interval": None}
 REOPENED: dict[str, str | None] = {**OPENED, "synchronous_standby_names": None}
@@ -65,7 +72,7 @@ class Close:
     def check(self, context: Context[CloseParams]) -> Finding:
         def work() -> Finding:
             with postgresql.lease(context, _member(context), looking=True, new=True) as session:
-                seen, problem = _closed(session)
+                seen, problem = _closed(postgresql.row(session, f"SELECT {CLOSED_FACTS}"))
             if problem:
                 return Finding(FindingKind.NOT_DONE, problem)
             return Finding(FindingKind.DONE, "", seen)
@@ -77,8 +84,7 @@ class Close:
             with postgresql.lease(context, _member(context)) as session:
                 if not postgresql.value(session, "SELECT pg_is_in_recovery()"):
                     return Failed("not a standby: closing it would stop whoever writes here")
-                postgresql_settings.change(context, session, CLOSED)
-                seen, problem = _closed(session)
+                seen, problem = _closed(postgresql_settings.change(context, session, CLOSED, CLOSED_FACTS))
             return Failed(problem, evidence=seen) if problem else Succeeded(seen)
 
         return postgresql.settle(work)
@@ -111,7 +117,7 @@ class Open:
     def check(self, context: Context[OpenParams]) -> Finding:
         def work() -> Finding:
             with postgresql.lease(context, _member(context), looking=True, new=True) as session:
-                problem, evidence = _writable(session)
+                problem, evidence = _writable(postgresql.row(session, f"SELECT {OPEN_FACTS}"))
             if problem:
                 return Finding(FindingKind.NOT_DONE, problem)
             return Finding(FindingKind.DONE, "", evidence)
@@ -123,8 +129,9 @@ class Open:
             with postgresql.lease(context, _member(context)) as session:
                 if postgresql.value(session, "SELECT pg_is_in_recovery()"):
                     return Failed("still a standby: it is not opened before it is promoted")
-                postgresql_settings.change(context, session, OPENED)
-                problem, evidence = _writable(session)
+                problem, evidence = _writable(
+                    postgresql_settings.change(context, session, OPENED, OPEN_FACTS)
+                )
             return Failed(problem) if problem else Succeeded(evidence)
 
         return postgresql.settle(work)
@@ -137,25 +144,21 @@ def _member(context: Context[Any]) -> Member:
     return member(context.parts, context.params.cluster, context.params.host)
 
 
-def _closed(session: Session) -> tuple[dict[str, Json], str]:
-    """What this session has, and why that is not closed ("" when it is)."""
-    seen = postgresql_settings.read_settings(session, tuple(CLOSED))
-    open_to = postgresql_settings.lets_write(session)
+def _closed(facts: Sequence[Any]) -> tuple[dict[str, Json], str]:
+    """What a session has (``CLOSED_FACTS``), and why that is not closed ("" when it is)."""
+    *settings, found = facts
+    seen: dict[str, Json] = dict(zip(CLOSED, settings, strict=True))
     if any(seen[name] != setting for name, setting in CLOSED.items()):
-        return dict(seen), f"new sessions have {seen}"
+        return seen, f"new sessions have {seen}"
+    open_to = postgresql_settings.that_let_write(found)
     if open_to:
-        return dict(seen), f"not closed for everybody: {'; '.join(open_to)}"
-    return dict(seen), ""
+        return seen, f"not closed for everybody: {'; '.join(open_to)}"
+    return seen, ""
 
 
-def _writable(session: Session) -> tuple[str, dict[str, Json]]:
-    """("", evidence) when this session may write, else why it may not."""
-    standby, read_only, retry, lsn = postgresql.row(
-        session,
-        "SELECT pg_is_in_recovery(), current_setting('transaction_read_only'),"
-        " current_setting('wal_retrieve_retry_interval'),"
-        " CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END",
-    )
+def _writable(facts: Sequence[Any]) -> tuple[str, dict[str, Json]]:
+    """("", evidence) when the session of these facts (``OPEN_FACTS``) may write, else why it may not."""
+    standby, read_only, retry, lsn = facts
     if standby or read_only == "on":
         return f"sessions are read-only ({'standby' if standby else 'closed'})", {}
     if retry == "1ms":

@@ -22,7 +22,7 @@ from orchestrator.core.values import (
     duration_text,
     size_text,
 )
-from orchestrator.drivers import postgresql, postgresql_epoch, postgresql_facts
+from orchestrator.drivers import postgresql, postgresql_facts
 from orchestrator.drivers.postgresql_epoch import Writer
 from orchestrator.drivers.postgresql_facts import Beat, Facts
 from orchestrator.drivers.postgresql_member import Member, highest, lsn_number, member, promote_ms
@@ -35,7 +35,6 @@ XIDS = 1 << 32
 PLANNED = (Operation.SWITCHOVER, Operation.FAILBACK)
 READ_WRITERS = "SELECT epoch, site, run, durability FROM continuity.writer"
 POLL_SECONDS = 0.001
-SESSIONS = 2  # data may still be verified when the loss is measured
 
 
 class ReadOnly:
@@ -47,7 +46,7 @@ class ReadOnly:
 
     def load(self, context: Context[Any]) -> None:
         databases = getattr(context.params, "databases", ())
-        postgresql.warm(context, _member(context), databases or ("postgres",), SESSIONS)
+        postgresql.warm(context, _member(context), databases or ("postgres",))
 
     def check(self, context: Context[Any]) -> Finding:
         outcome = self.execute(context)
@@ -81,8 +80,8 @@ def _look(
                 context.record("SELECT role, system identifier, timeline, received and replayed LSN")
                 found = postgresql_facts.facts(session)
             if database in names:
-                writers[database] = postgresql_epoch.read(session)
-                beats.append(postgresql_facts.heartbeat(session))
+                writers[database], beat = postgresql_facts.writer_and_beat(session)
+                beats.append(beat)
     assert found is not None
     return found, writers, [beat for beat in beats if beat is not None]
 

@@ -130,6 +130,7 @@ class Sessions:
         self._parameters = parameters
         self._idle: list[Any] = []
         self._lock = threading.Lock()
+        self._warming = threading.Lock()
         self._closed = False
 
     def take(self, name: str, limit: Limit, *, new: bool = False) -> Session:
@@ -153,9 +154,11 @@ class Sessions:
         return self._open(name, limit)
 
     def warm(self, name: str, limit: Limit, count: int = 1) -> None:
-        """Have at least ``count`` idle sessions."""
-        while len(self._idle) < count:
-            self.give_back(self._open(name, limit))
+        """Have at least ``count`` idle sessions, and not one more for each step that asks at the same time:
+        every session of a server reads its configuration again when it is reloaded."""
+        with self._warming:
+            while len(self._idle) < count:
+                self.give_back(self._open(name, limit))
 
     def give_back(self, session: Session) -> None:
         """Keep a session for the next step if it is usable, else close it."""

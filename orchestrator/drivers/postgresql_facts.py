@@ -41,6 +41,10 @@ SELECT pg_is_in_recovery(),
 """
 # The full transaction id of the next checkpoint is written EPOCH:XID.
 
+HEARTBEAT = (
+    "SELECT (extract(epoch FROM at) * 1000000000)::bigint, xmin::text::bigint FROM continuity.heartbeat"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -134,13 +138,28 @@ def heartbeat(session: Session) -> Beat | None:
     import psycopg
 
     try:
-        found = rows(
-            session,
-            "SELECT (extract(epoch FROM at) * 1000000000)::bigint, xmin::text::bigint FROM continuity.heartbeat",
-        )
+        found = rows(session, HEARTBEAT)
     except psycopg.errors.UndefinedTable:
         return None
     return Beat(int(found[0][0]), int(found[0][1])) if found and found[0][0] is not None else None
+
+
+ROW_AND_BEAT = f"""
+SELECT writer.epoch, writer.site, writer.run, writer.durability, beat.*
+FROM (SELECT 1) AS one LEFT JOIN continuity.writer ON true LEFT JOIN ({HEARTBEAT}) AS beat ON true
+"""
+
+
+def writer_and_beat(session: Session) -> tuple[Writer | None, Beat | None]:
+    """The epoch row and the heartbeat of this database, in one look where both tables are there."""
+    import psycopg
+
+    try:
+        epoch, site, run, durability, at_ns, xid = row(session, ROW_AND_BEAT)
+    except psycopg.errors.UndefinedTable:
+        return read(session), heartbeat(session)
+    writer = None if epoch is None else Writer(int(epoch), site, run, durability)
+    return writer, None if at_ns is None else Beat(int(at_ns), int(xid))
 
 
 def heartbeat_ns(session: Session) -> int | None:

@@ -9,7 +9,7 @@ database sets for itself overrides both: ``overrides`` names it.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.drivers.postgresql import Session, limit_of, quote, row, rows, value
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RELOAD = "SELECT pg_reload_conf()"
 RELOAD_SECONDS_MAX = 5.0
 POLL_SECONDS = 0.0005
-LOADED = "SELECT (extract(epoch FROM pg_conf_load_time()) * 1000000)::bigint"
+LOADED = "(extract(epoch FROM pg_conf_load_time()) * 1000000)::bigint"
 
 
 def alter_statement(name: str, setting: str | None) -> str:
@@ -35,26 +35,33 @@ def statements(settings: Mapping[str, str | None]) -> tuple[str, ...]:
     return (*(alter_statement(name, setting) for name, setting in settings.items()), RELOAD)
 
 
-def change(context: Context[Any], session: Session, settings: Mapping[str, str | None]) -> None:
+def change(
+    context: Context[Any], session: Session, settings: Mapping[str, str | None], read: str = "NULL"
+) -> tuple[Any, ...]:
     """Set or reset settings and return when every new session has them. Each is idempotent.
 
+    ``read``: SQL expressions whose values are wanted from then on; they cost no round trip of their own.
     PermanentError when a configuration file has an error, which PostgreSQL answers by changing nothing.
     """
     for name, setting in settings.items():
         text = alter_statement(name, setting)
         context.record(text)
         rows(session, text)
-    reload(context, session)
+    return reload(context, session, read)
 
 
-def reload(context: Context[Any], session: Session) -> None:
-    """Have the server read its files and return when every new session has the new values."""
-    before = value(session, LOADED)
+def reload(context: Context[Any], session: Session, read: str = "NULL") -> tuple[Any, ...]:
+    """Have the server read its files and return, when every new session has the new values, what ``read`` says."""
     context.record(RELOAD)
-    rows(session, RELOAD)
+    before, _ = row(
+        session, f"SELECT {LOADED}, pg_reload_conf()"
+    )  # this session hears of it after the statement
     limit = limit_of(context)
     deadline = time.monotonic() + RELOAD_SECONDS_MAX
-    while value(session, LOADED) == before:
+    while True:
+        loaded, *values = row(session, f"SELECT {LOADED}, {read}")
+        if loaded != before:
+            return tuple(values)
         limit.check()
         if time.monotonic() >= deadline:
             raise PermanentError(f"the reload changes nothing: {_file_errors(session)}")
@@ -72,28 +79,46 @@ def _file_errors(session: Session) -> str:
     )
 
 
-def overrides(session: Session, name: str) -> list[str]:
-    """Where ROLE or DATABASE settings override this setting for new sessions: ``role in database: value``."""
-    found = rows(
-        session,
-        "SELECT coalesce(rolname, 'every role'), coalesce(datname, 'every database'), setting"
+def overrides_text(name: str) -> str:
+    """SQL for an array of where ROLE or DATABASE settings override this one for new sessions:
+    ``role in database: value``."""
+    return (
+        "(SELECT coalesce(array_agg(coalesce(rolname, 'every role') || ' in ' ||"
+        " coalesce(datname, 'every database') || ': ' || setting), '{}')"
         " FROM pg_db_role_setting LEFT JOIN pg_roles ON pg_roles.oid = setrole"
         " LEFT JOIN pg_database ON pg_database.oid = setdatabase, unnest(setconfig) AS setting"
-        f" WHERE starts_with(setting, {quote(name + '=')})",
+        f" WHERE starts_with(setting, {quote(name + '=')}))"
     )
-    return [f"{role} in {database}: {setting}" for role, database, setting in found]
+
+
+def overrides(session: Session, name: str) -> list[str]:
+    """Where ROLE or DATABASE settings override this setting for new sessions."""
+    found: list[str] = value(session, f"SELECT {overrides_text(name)}")
+    return found
+
+
+WRITING = overrides_text("default_transaction_read_only")
+
+
+def that_let_write(found: Sequence[str]) -> list[str]:
+    """Of what ``WRITING`` gave: roles and databases whose sessions write although the default is read-only."""
+    return [text for text in found if text.rpartition("=")[2] != "on"]
 
 
 def lets_write(session: Session) -> list[str]:
     """Roles and databases whose sessions write although ``default_transaction_read_only`` is on."""
-    found = overrides(session, "default_transaction_read_only")
-    return [text for text in found if text.rpartition("=")[2] != "on"]
+    return that_let_write(value(session, f"SELECT {WRITING}"))
 
 
 def read_settings(session: Session, names: tuple[str, ...]) -> dict[str, str]:
     """The settings as this session has them."""
-    found = row(session, "SELECT " + ", ".join(f"current_setting({quote(name)})" for name in names))
+    found = row(session, f"SELECT {settings_text(names)}")
     return dict(zip(names, found, strict=True))
+
+
+def settings_text(names: Iterable[str]) -> str:
+    """SQL for the settings, one expression each."""
+    return ", ".join(f"current_setting({quote(name)})" for name in names)
 
 
 # --- the role file ----------------------------------------------------------------------------
