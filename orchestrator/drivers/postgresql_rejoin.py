@@ -106,7 +106,7 @@ def rewind_argv(source: Member, follower: Member, new: str) -> tuple[str, ...]:
     )
     return (
         *(follower.tool("pg_rewind"), "--target-pgdata", new, "--source-server", conninfo),
-        *("--config-file", recovery_file(follower)),
+        *("--config-file", recovery_file(follower), "--no-sync"),
     )
 
 
@@ -116,6 +116,13 @@ def clone_argv(source: Member, follower: Member, new: str) -> tuple[str, ...]:
         *(follower.tool("pg_basebackup"), "--dbname", conninfo, "--pgdata", new, "--wal-method", "stream"),
         *("--checkpoint", "fast", "--slot", follower.slot),
     )
+
+
+def sync_argv(path: str) -> tuple[str, ...]:
+    """Everything there is on its disk when this ends. pg_rewind would ask for it file by file, and each new
+    file costs a turn of the file system's own log: seconds, where this takes a tenth of one. pg_basebackup
+    is left to do so: its manifest, which says that a clone is whole, must not be there before."""
+    return ("sync", "--file-system", path)
 
 
 def recovery_file(follower: Member) -> str:
@@ -255,6 +262,7 @@ def rewind(context: Context[Any], source: Member, follower: Member, where: Place
     done = _tool(context, follower, rewind_argv(source, follower, where.new))
     said = f"{done.stdout}\n{done.stderr}".strip()
     if done.exit_code == 0:
+        _sync(context, follower, where.new)
         return said, ""
     short = " ".join(said[-ERROR_CHARACTERS:].split())
     if done.exit_code < 0 or any(sign in said for sign in LINK_TROUBLE):
@@ -310,7 +318,7 @@ def _copy(context: Context[Any], follower: Member, source: str, destination: str
 
 
 def _sync(context: Context[Any], follower: Member, path: str) -> None:
-    done = _tool(context, follower, ("sync", "--file-system", path))
+    done = _tool(context, follower, sync_argv(path))
     if done.exit_code:
         raise PermanentError(f"{follower.host.name}: sync: {done.stderr.strip()[-ERROR_CHARACTERS:]}")
 

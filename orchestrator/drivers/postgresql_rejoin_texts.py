@@ -42,6 +42,7 @@ def texts(how: str, source: Member, follower: Member, others: tuple[Member, ...]
             postgresql_rejoin.clean_text(follower, where.new),
             f"{host}: write {postgresql_rejoin.recovery_file(follower)}",
             shlex.join(postgresql_rejoin.rewind_argv(source, follower, where.new)),
+            shlex.join(postgresql_rejoin.sync_argv(where.new)),
         ]
         middle = [*keep, *rewind, *finish, *place]
     else:
