@@ -195,12 +195,6 @@ class Resources(Protocol):
         """The object for this key, made on first use. Its ``close()``, if any, is called at the end."""
 
 
-class Observer(Protocol):
-    """Is told of every appended event, behind a bounded queue that drops; never on the driver's thread."""
-
-    def on_events(self, run: str, events: Sequence[Any]) -> None: ...
-
-
 class Store(Protocol):
     """The log of one estate (``stores/``). Streams: ``run:ID`` and ``group:NAME``."""
 

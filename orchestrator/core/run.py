@@ -19,8 +19,6 @@ from orchestrator.core.shelves import Names, Shelves, names_in, shelved
 from orchestrator.core.states import FINAL_RUN_STATES, SATISFIED, RunState, StepState
 from orchestrator.core.values import Json
 
-NEVER = 0
-
 
 @dataclass(frozen=True, slots=True)
 class StepRun:

@@ -46,7 +46,6 @@ class Answer:
     code: str
     values: tuple[str, ...]
     ttl_seconds: int
-    is_authoritative: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,6 @@ def read_claim(server: NameServer, name: str, *, timeout_seconds: float) -> Clai
 def query(server: NameServer, name: str, kind: str, *, timeout_seconds: float) -> Answer:
     """Ask one server, over UDP and, when the answer is cut, over TCP, within the bound."""
     import dns.exception
-    import dns.flags
     import dns.message
     import dns.query
     import dns.rcode
@@ -132,7 +130,6 @@ def query(server: NameServer, name: str, kind: str, *, timeout_seconds: float) -
         dns.rcode.to_text(reply.rcode()),
         values,
         found.ttl if found else 0,
-        bool(reply.flags & dns.flags.AA),
     )
 
 

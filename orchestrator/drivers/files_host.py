@@ -22,7 +22,6 @@ from typing import Any
 MANIFEST_BYTES_MAX = 64 * 1024 * 1024
 CHUNK_BYTES = 1 << 20
 NAMED_PROBLEMS_MAX = 20
-MODES = ("read-only", "full")
 CLOSED = "read-only"
 
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<path>.+)")

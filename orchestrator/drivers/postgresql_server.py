@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from orchestrator.core.model import Manager
     from orchestrator.ports import Context, HostScript
 
-CLEAN_STATES = ("shut down", "shut down in recovery")
 GONE_SECONDS_MAX = 5.0
 
 

@@ -25,16 +25,6 @@ def current_number(folder: Path) -> int:
         return 0
 
 
-def manifest_text(documents: Path) -> str:
-    """The manifest of a folder, sorted by path."""
-    lines = []
-    for path in sorted(documents.rglob("*")):
-        if path.is_file():
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            lines.append(f"{digest}  {path.relative_to(documents).as_posix()}\n")
-    return "".join(lines)
-
-
 def parse_manifest(text: str) -> dict[str, str]:
     """path → digest. ValueError for a line that is not one, or a path that leaves the folder."""
     found: dict[str, str] = {}

@@ -20,7 +20,6 @@ from orchestrator.runbook import shape, units
 
 API_VERSION = "continuity/v1"
 KINDS: Mapping[str, type[Any]] = {"Estate": Estate, "Runbook": Runbook}
-NAMED_TAG = "[key]"  # pydantic's own last item of the place of a bad mapping key
 
 
 def _checked(parse: Callable[[object], Any]) -> Callable[[object], Any]:
