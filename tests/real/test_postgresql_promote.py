@@ -53,6 +53,17 @@ def warm(pair: Pair) -> None:
         action.load(pair.context(params))
 
 
+def test_steps_that_warm_at_once_open_one_session_a_database(pair: Pair) -> None:
+    """Each session of a server reads its configuration again at every reload: on the way to the first write."""
+    together = [threading.Thread(target=warm, args=(pair,)) for _ in range(4)]
+    for each in together:
+        each.start()
+    for each in together:
+        each.join()
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE starts_with(application_name, 'cty:')"
+    assert pair.ask("embassy", ours) == len(DATABASES) + 1  # and the one for the whole server
+
+
 def timed(pair: Pair, figures: dict[str, float], name: str, action: Any, params: Any) -> Any:
     began = time.perf_counter()
     outcome = pair.perform(action, params, step=f"{CLUSTER}/{name}")

@@ -1,0 +1,74 @@
+"""Of what may go on at once, what the first write waits for is begun first and its result is taken first."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.core.effects import Execute
+from orchestrator.core.inputs import Ended
+from orchestrator.core.outcomes import Outcome, Succeeded
+from orchestrator.core.plan import URGENCY, Role
+from orchestrator.core.run import start
+from orchestrator.drivers.hosts import LocalHosts
+from orchestrator.engine.dispatch import Surroundings, ThreadDispatcher
+from tests.action_context import GivenSecrets, KeptResources, RealClock
+from tests.builders import a_wide_failover, created
+
+SECONDS_MAX = 5.0
+
+
+@dataclass
+class Noted:
+    """Notes in which order steps begin; all of them end when they are let go."""
+
+    begun: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    go: threading.Event = field(default_factory=threading.Event)
+    all_ended: threading.Event = field(default_factory=threading.Event)
+    expected: int = 0
+
+    def action(self, kind: str) -> Any:
+        return self
+
+    def parse(self, kind: str, arguments: Mapping[str, Any]) -> Any:
+        return None
+
+    def execute(self, context: Any) -> Outcome:
+        self.begun.append(context.step)
+        assert self.go.wait(SECONDS_MAX)
+        return Succeeded()
+
+    def told(self, point: str) -> None:
+        self.ended.append(point)
+        if len(self.ended) == self.expected:
+            self.all_ended.set()
+
+
+def test_the_fence_is_begun_and_its_result_is_taken_before_what_nobody_waits_for() -> None:
+    run = start(a_wide_failover(), created())
+    roles = {step.id: step.role for step in run.plan.steps.values()}
+    fence = next(name for name, role in roles.items() if role is Role.FENCE)
+    others = [name for name, role in roles.items() if role not in URGENCY]
+    noted = Noted(expected=len(others) + 1)
+    around = Surroundings(KeptResources(), GivenSecrets(), LocalHosts(), RealClock(), at_point=noted.told)
+    dispatcher = ThreadDispatcher(noted, around)
+
+    dispatcher.ensure([Execute(name, 1) for name in (*others, fence)], run)
+    assert noted.begun[0] == fence
+
+    noted.go.set()
+    assert noted.all_ended.wait(SECONDS_MAX)
+    for thread in threading.enumerate():
+        if thread.name.endswith("#1"):
+            thread.join(SECONDS_MAX)  # every result is there to be taken
+    taken = []
+    for _ in (*others, fence):
+        ended = dispatcher.wait(SECONDS_MAX)
+        assert isinstance(ended, Ended)
+        taken.append(ended.step)
+    assert taken[0] == fence
+    assert set(taken) == {*others, fence}
+    assert dispatcher.wait(0.0) is None
