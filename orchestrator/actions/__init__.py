@@ -32,6 +32,7 @@ ACTIONS: Mapping[str, str] = {
     "postgresql.freeze": "orchestrator.actions.postgresql_freeze:Freeze",
     "postgresql.hold-log": "orchestrator.actions.postgresql_hold_log:HoldLog",
     "postgresql.inspect": "orchestrator.actions.postgresql_inspect:Inspect",
+    "postgresql.list-diverged": "orchestrator.actions.postgresql_diverged:ListDiverged",
     "postgresql.measure": "orchestrator.actions.postgresql_verify:Measure",
     "postgresql.open": "orchestrator.actions.postgresql_close:Open",
     "postgresql.promote": "orchestrator.actions.postgresql_promote:Promote",

@@ -36,6 +36,7 @@ CHECKPOINT_MS = 600_000
 FOLLOW_MS = 120_000
 REJOIN_MS = 4 * 3_600_000
 PROTECT_MS = 3_600_000
+LIST_MS = 30 * 60_000
 INSPECT_RETRY = Retry(2, 200, 1_000)
 NOTHING: Mapping[str, Json] = {}
 
@@ -112,7 +113,9 @@ def cluster_drafts(move: Move, cluster: Cluster, databases: tuple[str, ...]) -> 
             *_promotion(side, ("close", "verify", "verify-drained"), with_loss=False),
             *_follow(side),
         ]
-    elif move.moves:
+    if move.reprotects:
+        out += _list_diverged(side, "protect" if move.moves else "reprotect")
+    if move.moves and not move.is_planned:
         out += [*_lose(side), *_promotion(side, ("close", "verify", "measure"), with_loss=True)]
     return out
 
@@ -315,6 +318,20 @@ def _reprotect(side: _Side) -> list[Draft]:
     ]  # fmt: skip
     needs = tuple(draft.key for draft in rejoins)
     return [*rejoins, _protect(side, "reprotect", Stage.AUTHORISE, side.source, side.target, needs)]
+
+
+def _list_diverged(side: _Side, after: str) -> list[Draft]:
+    """Last of all: a copy is made and read, which must cost nobody who is served a moment."""
+    return [
+        side.draft(
+            f"list-{host}", Stage.COMMIT, Role.ORDINARY, "postgresql.list-diverged", host,
+            f"list what {host} alone had when it was brought back, from a copy of what is kept",
+            "people are owed the rows that they were told of and that are not here, by table and key",
+            LIST_MS, needs=(after,), best_effort=True, source=side.source, databases=list(side.databases),
+            rejoin=f"{side.cluster.name}/rejoin-{host}",
+        )
+        for host in side.cluster.members[side.move.target]
+    ]  # fmt: skip
 
 
 def _protect(

@@ -213,29 +213,34 @@ def pool(context: Context[Any], member: Member, database: str = "postgres") -> S
     """The control role's sessions at a member; opens nothing yet."""
 
     def make() -> Sessions:
-        import psycopg
-
-        role = member.cluster.roles["control"]
-        parameters: dict[str, Any] = {
-            "host": member.host.address,
-            "port": member.cluster.port,
-            "dbname": database,
-            "user": role.user,
-            "password": context.secrets.value(role.password),
-            "sslmode": member.cluster.tls.mode,
-            "connect_timeout": CONNECT_SECONDS_MAX,
-            "gssencmode": "disable",
-            "options": "-c client_connection_check_interval=100ms -c lock_timeout=0",
-            "autocommit": True,
-            "prepare_threshold": None,
-        }
-        if member.ca:
-            parameters["sslrootcert"] = member.ca
-        if psycopg.pq.version() >= 160000:
-            parameters["require_auth"] = "scram-sha-256"
-        return Sessions(parameters)
+        return Sessions(parameters(context, member, database))
 
     return context.resources.get(("postgresql", member.cluster.name, member.host.name, database), make)
+
+
+def parameters(context: Context[Any], member: Member, database: str) -> dict[str, Any]:
+    """How the control role connects to a member."""
+    import psycopg
+
+    role = member.cluster.roles["control"]
+    found: dict[str, Any] = {
+        "host": member.host.address,
+        "port": member.cluster.port,
+        "dbname": database,
+        "user": role.user,
+        "password": context.secrets.value(role.password),
+        "sslmode": member.cluster.tls.mode,
+        "connect_timeout": CONNECT_SECONDS_MAX,
+        "gssencmode": "disable",
+        "options": "-c client_connection_check_interval=100ms -c lock_timeout=0",
+        "autocommit": True,
+        "prepare_threshold": None,
+    }
+    if member.ca:
+        found["sslrootcert"] = member.ca
+    if psycopg.pq.version() >= 160000:
+        found["require_auth"] = "scram-sha-256"
+    return found
 
 
 @contextmanager

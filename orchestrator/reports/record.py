@@ -158,7 +158,8 @@ def _fences(run: Run) -> list[dict[str, Any]]:
 
 
 def _has_come_back(run: Run, step: Step) -> bool:
-    return step.role is Role.REJOIN and bool(run.step(step.id).evidence.get("how"))
+    evidence = run.step(step.id).evidence
+    return bool(evidence.get("how")) and (step.role is Role.REJOIN or "diverged" in evidence)
 
 
 def _came_back(run: Run, step: Step) -> dict[str, Any]:

@@ -198,8 +198,20 @@ def test_memory_does_not_grow_with_the_table(pair: Pair, tmp_path: Path) -> None
     assert peak < 8_000_000
 
 
-def test_a_server_that_is_down_is_said_to_be_unseen(pair: Pair, tmp_path: Path) -> None:
-    pgmoves.stop(pair, "home")
+def test_where_no_server_runs_a_copy_of_what_lies_there_is_read(pair: Pair, tmp_path: Path) -> None:
+    pair.ask("home", "INSERT INTO rows VALUES ('after', 'v')")
+    only = pgmoves.rows(pair, "home") - pgmoves.rows(pair, "embassy")
+    pair.kill_database("home")
+    found = compare(pair, tmp_path)
+    assert {row["key"]["id"] for row in listed(found)} == only
+    assert "after" in only
+    assert found.evidence["unseen"] == []
+    assert any("at home: no server answers; a copy of" in line for line in found.lines)
+    assert [path.name for path in (pair.folder / "home").glob("**/reading-*")] == []
+
+
+def test_a_host_that_is_down_is_said_to_be_unseen(pair: Pair, tmp_path: Path) -> None:
+    pair.kill_site("home")
     found = compare(pair, tmp_path)
     assert found.path == ""
     assert found.evidence["unseen"] == [{"cluster": CLUSTER, "database": "population", "site": "home"}]
