@@ -227,9 +227,16 @@ def heal(
     ] = None,
     number: LabOption = None,
     site: SiteOption = None,
+    even_if_unknown: Annotated[
+        bool,
+        typer.Option(
+            "--even-if-unknown", help="Start a database although the other site may be the one that writes."
+        ),
+    ] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Heal a fault. A database that is not the active one is held back: ``break home-returns`` does not.
+    """Heal a fault. A database is held back unless the other site says that it does not write: ``break
+    home-returns`` does not.
 
     Examples:
 
@@ -238,11 +245,14 @@ def heal(
     """
     from orchestrator.lab import faults
 
-    healed = faults.heal(_find(number), fault, _site(site))
+    healed = faults.heal(_find(number), fault, _site(site), insist=even_if_unknown)
     lines = []
     for each in healed:
         held = ", ".join(each["done"].get("held", ()))
         lines.append(f"{each['fault']} at {each['site']}: healed" + (f"; held back: {held}" if held else ""))
+        if held:
+            again = f"continuity lab heal home-crash --site {each['site']} --even-if-unknown"
+            lines.append(f"    {each['done']['why']}; to start it all the same: {again}")
     emit(output, "continuity/lab-heal/v1", {"healed": healed}, "\n".join(lines) or "nothing was broken")
 
 

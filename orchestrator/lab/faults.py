@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import RefusedError
-from orchestrator.lab import link, power, processes, sites, supervise
+from orchestrator.lab import link, postgres, power, processes, sites, supervise
 from orchestrator.lab.layout import SITES, Lab, SiteName, other, write_file
 
 SLOW_MS = 80
+READ_ONLY = "read-only\n"
 UNIT_SECONDS_MAX = 5.0
 
 
@@ -28,7 +30,7 @@ class Fault:
     real: str
     not_real: str
     break_: Callable[[Lab, SiteName, int], dict[str, Any]]
-    heal: Callable[[Lab, SiteName], dict[str, Any]]
+    heal: Callable[[Lab, SiteName, bool], dict[str, Any]]
 
 
 def _members(lab: Lab, site: SiteName) -> dict[int, processes.Process]:
@@ -39,19 +41,61 @@ def _crash(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
     return {"killed": processes.kill_all(lambda: _members(lab, site))}
 
 
-def _power_on(lab: Lab, site: SiteName) -> dict[str, Any]:
-    """Power comes back with somebody there: a primary that is not active any more is held back, documents
-    are read-only. A standby can do no harm, and nobody else would start it."""
+def _power_on(lab: Lab, site: SiteName, insist: bool) -> dict[str, Any]:
+    """Power comes back with somebody there: a primary is held back, and its documents are read-only, unless the
+    other site says that it does not write; silence is no such word. A standby can do no harm, and nobody else
+    would start it. ``insist``: people know better."""
     if _members(lab, site):
-        return {"note": f"{site} is up already"}
-    elsewhere = sites.active_site(lab) == other(site)
-    mode = lab.site(site).gazette / "published.mode"
-    if elsewhere and mode.exists():
-        write_file(mode, "read-only\n")
-    held = supervise.HELD_WHEN_NOT_ACTIVE if elsewhere and not _is_standby(lab, site) else ()
+        return _let_go(lab, site) if insist else {"note": f"{site} is up already"}
+    why = "" if insist or _is_standby(lab, site) else _why_held(lab, other(site))
+    if why:
+        _hold_documents(lab, site)
+    held = supervise.HELD_WHEN_NOT_ACTIVE if why else ()
     answer = power.reset(lab, site, "On", held)
     sites.wait_powered(lab, site, with_database=not held)
-    return {"held": list(held), **answer}
+    return {"held": list(held), "why": why, **answer}
+
+
+def _why_held(lab: Lab, elsewhere: SiteName) -> str:
+    """Why a primary at the other site must not be started while ``elsewhere`` is as it is now; "" when it may."""
+    import psycopg
+
+    try:
+        with postgres.connect(lab, elsewhere, "population", options="-c statement_timeout=2000") as session:
+            row = session.execute("SELECT pg_is_in_recovery()").fetchone()
+    except psycopg.Error as error:
+        return f"{elsewhere} does not answer, and may be the one that writes: {' '.join(str(error).split())[:120]}"
+    return "" if row and row[0] else f"{elsewhere} writes"
+
+
+def _hold_documents(lab: Lab, site: SiteName) -> None:
+    """No new documents; which mode they had, and by which right, is kept for whoever insists later."""
+    folder = lab.site(site).gazette
+    mode = folder / "published.mode"
+    if mode.exists() and mode.read_text(encoding="utf-8") != READ_ONLY:
+        kept = {"mode": mode.read_text(encoding="utf-8"), "right": _right(lab, site)}
+        write_file(_kept_mode(lab, site), json.dumps(kept) + "\n")
+        write_file(mode, READ_ONLY)
+
+
+def _kept_mode(lab: Lab, site: SiteName) -> Path:
+    return lab.path / "outside" / f"held-{site}.json"
+
+
+def _right(lab: Lab, site: SiteName) -> str:
+    path = lab.site(site).gazette / "published.epoch"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _let_go(lab: Lab, site: SiteName) -> dict[str, Any]:
+    """Start what was held back at a site that is up; nobody has changed whose right its documents are since."""
+    path = _kept_mode(lab, site)
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["right"] == _right(lab, site):
+            write_file(lab.site(site).gazette / "published.mode", kept["mode"])
+        path.unlink()
+    return {"started": [_unit(lab, site, unit, start=True) for unit in supervise.HELD_WHEN_NOT_ACTIVE]}
 
 
 def _is_standby(lab: Lab, site: SiteName) -> bool:
@@ -68,10 +112,10 @@ def _hang(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
     return {"stopped": processes.stop_all(lambda: _members(lab, site))}
 
 
-def _unhang(lab: Lab, site: SiteName) -> dict[str, Any]:
+def _unhang(lab: Lab, site: SiteName, insist: bool) -> dict[str, Any]:
     """Let a site go on where it stopped; one whose power was cut meanwhile gets power again."""
     if not _members(lab, site):
-        return _power_on(lab, site)
+        return _power_on(lab, site, insist)
     return {"continued": processes.continue_all(lambda: _members(lab, site))}
 
 
@@ -87,7 +131,7 @@ def _returns(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
     return answer
 
 
-def _stop_again(lab: Lab, site: SiteName) -> dict[str, Any]:
+def _stop_again(lab: Lab, site: SiteName, insist: bool) -> dict[str, Any]:
     """People take a site that came back by itself out of service: its database is stopped."""
     if not _members(lab, site) or sites.active_site(lab) == site:
         return {}
@@ -102,7 +146,7 @@ def _slow(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
     return link.order(lab, "slow", delay_ms or SLOW_MS)
 
 
-def _whole(lab: Lab, site: SiteName) -> dict[str, Any]:
+def _whole(lab: Lab, site: SiteName, insist: bool) -> dict[str, Any]:
     return link.order(lab, "heal")
 
 
@@ -110,7 +154,7 @@ def _proxy_down(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
     return _unit(lab, site, "haproxy", start=False)
 
 
-def _proxy_up(lab: Lab, site: SiteName) -> dict[str, Any]:
+def _proxy_up(lab: Lab, site: SiteName, insist: bool) -> dict[str, Any]:
     return _unit(lab, site, "haproxy", start=True)
 
 
@@ -134,7 +178,7 @@ def _refuse(lab: Lab, site: SiteName, delay_ms: int) -> dict[str, Any]:
     return {}
 
 
-def _accept(lab: Lab, site: SiteName) -> dict[str, Any]:
+def _accept(lab: Lab, site: SiteName, insist: bool) -> dict[str, Any]:
     (lab.site(site).nameserver / "refuse-updates").unlink(missing_ok=True)
     return {}
 
@@ -239,20 +283,33 @@ def _replaces(new: str, old: str) -> bool:
     return any(new in names and old in names for names in (OF_A_SITE, OF_THE_LINK))
 
 
-def heal(lab: Lab, name: str | None = None, site: SiteName | None = None) -> list[dict[str, Any]]:
-    """Heal one fault, or everything that is broken. Returns what was done, in order."""
+def heal(
+    lab: Lab, name: str | None = None, site: SiteName | None = None, *, insist: bool = False
+) -> list[dict[str, Any]]:
+    """Heal one fault, or everything that is broken. Returns what was done, in order.
+
+    ``insist``: a database is started although nobody can tell that the other site does not write.
+    """
     known = broken(lab)
     chosen = list(known) if name is None else [name]
-    healed = []
+    # a fence may have cut the power of a site that nobody broke; a standby first: it then answers for itself
+    dark = [at for at in SITES if not _members(lab, at) and at not in known.values()] if name is None else []
+    first = [at for at in dark if _is_standby(lab, at)]
+    healed = [_healed("power-off", at, _power_on(lab, at, insist)) for at in first]
     for each in chosen:
         where = site or known.get(each) or DEFAULT_SITE.get(each, "home")
-        healed.append({"fault": each, "site": where, "done": fault(each).heal(lab, where)})
+        healed.append(_healed(each, where, fault(each).heal(lab, where, insist)))
         known.pop(each, None)
         _keep(lab, known)
-    if name is None:  # a fence may have cut the power of a site that nobody broke
-        dark = [at for at in SITES if not _members(lab, at)]
-        healed += [{"fault": "power-off", "site": at, "done": _power_on(lab, at)} for at in dark]
+    if name is None:
+        healed += [
+            _healed("power-off", at, _power_on(lab, at, insist)) for at in SITES if not _members(lab, at)
+        ]
     return healed
+
+
+def _healed(name: str, site: SiteName, done: dict[str, Any]) -> dict[str, Any]:
+    return {"fault": name, "site": site, "done": done}
 
 
 def _keep(lab: Lab, now: dict[str, SiteName]) -> None:

@@ -303,3 +303,13 @@ def test_home_returns_starts_all_of_it_unaided_and_heal_holds_the_old_primary_ba
         assert healed[0]["done"]["held"] == ["postgresql"]
         assert not listens(lab.address("home"), layout.POSTGRES_PORT), "the old primary was started"
         assert listens(lab.address("home"), layout.FRONT_PORT)
+
+        faults.break_it(lab, "home-crash")
+        faults.break_it(lab, "home-hang", "embassy")
+        (healed,) = faults.heal(lab, "home-crash")
+        assert healed["done"]["held"] == ["postgresql"]
+        assert "embassy does not answer, and may be the one that writes" in healed["done"]["why"]
+        assert not listens(lab.address("home"), layout.POSTGRES_PORT), "silence is no word"
+        (healed,) = faults.heal(lab, "home-crash", "home", insist=True)
+        assert [each["state"] for each in healed["done"]["started"]] == ["running"]
+        postgres.wait_ready(lab, "home").close()
