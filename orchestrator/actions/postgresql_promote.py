@@ -5,7 +5,7 @@ and ``postgresql.epoch``. Promotion is one guarded statement that is never sent 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded, Unknown
@@ -190,7 +190,11 @@ def _promoted(context: Context[PromoteParams], session: Session) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class EpochParams:
-    """The row becomes (``epoch``, ``site``, the run, ``durability``) where it is still the expected one."""
+    """The row becomes (``epoch``, ``site``, the run, ``durability``) where it is still the expected one.
+
+    ``stands``: the site has held the right all along. What an earlier run gave it in some databases, before that
+    run was taken back, is replaced too.
+    """
 
     cluster: ClusterRef
     host: HostRef
@@ -200,13 +204,14 @@ class EpochParams:
     expect_site: SiteRef
     expect_epoch: int
     durability: str = "local"
+    stands: bool = False
 
 
 class Epoch:
     """Compare and set the row of every database, before anything opens to clients."""
 
     kind: ClassVar[str] = "postgresql.epoch"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     params: ClassVar[type[Any]] = EpochParams
     idempotent: ClassVar[bool] = True
     mutates: ClassVar[bool] = True
@@ -277,7 +282,7 @@ def _swap_in(context: Context[EpochParams], database: str) -> Outcome:
 
     def work() -> Outcome:
         with postgresql.lease(context, _member(context), database) as session:
-            statement = _swap(context.params)
+            statement = _swap(_expecting(context.params, session))
             context.record(f"{database}: {statement}")
             swapped = postgresql.rows(session, postgresql_epoch.with_run(statement, context.run))
             if swapped:
@@ -294,6 +299,15 @@ def _swap_in(context: Context[EpochParams], database: str) -> Outcome:
         return postgresql.settle(work)
     except ContinuityError as error:
         return Failed(str(error))
+
+
+def _expecting(params: EpochParams, session: Session) -> EpochParams:
+    """What this very row must say: where the site stands, any right of its own between what was seen and the new."""
+    writer = postgresql_epoch.read(session) if params.stands else None
+    if writer is None or writer.site != params.expect_site:
+        return params
+    is_between = params.expect_epoch <= writer.epoch < params.epoch
+    return replace(params, expect_epoch=writer.epoch) if is_between else params
 
 
 def _is_ours(context: Context[EpochParams], writer: Writer) -> bool:

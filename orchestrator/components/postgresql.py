@@ -272,7 +272,9 @@ def _epoch(side: _Side, needs: tuple[str, ...]) -> Draft:
         "the right to write is one number and one site; lower is refused everywhere",
         QUICK_MS, needs=needs, retry=QUICK_RETRY, databases=list(side.databases), epoch=move.epoch_next,
         site=move.target, durability="local",
-        more={"expect_site": move.holder, "expect_epoch": move.epoch_seen},
+        more={
+            "expect_site": move.holder, "expect_epoch": move.epoch_seen, **({"stands": True} if move.stands else {}),
+        },
     )  # fmt: skip
 
 

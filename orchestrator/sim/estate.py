@@ -8,7 +8,7 @@ what an action does to the world is simulated.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from orchestrator.actions import ACTIONS
@@ -182,11 +182,13 @@ def _named(*components: Component) -> dict[str, Component]:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where every group stands when the plan is made."""
+    """Where every group stands when the plan is made. ``left``: people have kept ``active``, and what stands
+    beside the databases still leads there."""
 
     operation: Operation
     active: str
     protection: str
+    left: str = ""
 
 
 SETTINGS: Mapping[str, Setting] = {
@@ -195,6 +197,7 @@ SETTINGS: Mapping[str, Setting] = {
     "failback": Setting(Operation.FAILBACK, "embassy", "unprotected"),
     "failback-protected": Setting(Operation.FAILBACK, "embassy", "protected"),
     "reprotect": Setting(Operation.REPROTECT, "embassy", "unprotected"),
+    "kept": Setting(Operation.FAILOVER, "home", "unprotected", left="embassy"),
 }
 
 
@@ -215,7 +218,9 @@ def plan_of(setting: str) -> Plan:
     chosen = SETTINGS[setting]
     names = ("registers", "state-gazette")
     states = {name: GroupState(name, chosen.active, EPOCH, chosen.protection, adopted=True) for name in names}
-    return _compiled(chosen.operation, states)
+    if chosen.left:
+        states["registers"] = replace(states["registers"], left=chosen.left, is_resolved=True, reserved=EPOCH)
+    return _compiled(chosen.operation, states, chosen.active if chosen.left else None)
 
 
 def again(setting: str, states: Mapping[str, GroupState]) -> Plan:
@@ -240,4 +245,10 @@ def way_home(states: Mapping[str, GroupState]) -> Plan:
 
 def _compiled(operation: Operation, states: Mapping[str, GroupState], target: str | None = None) -> Plan:
     where, books = _books()
-    return compile_plan(where, books, operation, target=target, states=states, catalog=catalog()).plan
+    services: tuple[str, ...] = ()
+    if any(state.left for state in states.values()):  # an owner's step abroad cannot be part of leaving it
+        books = {name: replace(book, steps=()) for name, book in books.items()}
+        services = ("population-register",)  # its group; the documents stay where they are
+    return compile_plan(
+        where, books, operation, target=target, services=services, states=states, catalog=catalog()
+    ).plan

@@ -12,9 +12,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from orchestrator.core.events import GroupAdopted, RunCreated
+from orchestrator.core.events import (
+    GroupAdopted,
+    GroupConflictSeen,
+    GroupEvent,
+    GroupKeepReserved,
+    GroupResolved,
+    RunCreated,
+)
 from orchestrator.core.inputs import DriverStarted
 from orchestrator.core.log import Append
+from orchestrator.core.moment import At
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run
 from orchestrator.engine import lock
@@ -24,7 +32,7 @@ from orchestrator.engine.loop import WAITS_FOR_PEOPLE, come_up, drive
 from orchestrator.errors import RefusedError
 from orchestrator.sim.befall import Weather
 from orchestrator.sim.dispatch import HORIZON_NS, NothingGoesOn, SimulatedDispatcher
-from orchestrator.sim.estate import SETTINGS, again, plan_of
+from orchestrator.sim.estate import SETTINGS, Setting, again, plan_of
 from orchestrator.sim.faults import Book, WorldFault, plan_faults
 from orchestrator.sim.operators import People
 from orchestrator.sim.scene import build, choose
@@ -35,7 +43,11 @@ from orchestrator.stores.memory import MemoryStore
 DRIVERS_MAX = 60
 TURNS_MAX = 300
 SETTLE_NS = 10 * SECOND_NS
-TURN_OF_SETTINGS = ("failover", *SETTINGS)  # failover twice as often as the others
+MOVES = tuple(name for name, setting in SETTINGS.items() if not setting.left)
+TURN_OF_SETTINGS = (
+    "failover",
+    *MOVES,
+)  # failover twice as often as the others; what was kept has seeds of its own
 
 Trace = Callable[[str], None]
 
@@ -80,8 +92,11 @@ class Night:
         at = now(self.world)
         for name, move in self.plan.groups.items():
             site, epoch = (self.plan.target, move.epoch_seen + 1) if moved else (move.active, move.epoch_seen)
-            adopted = GroupAdopted(at, name, site, epoch, SETTINGS[self.setting].protection, "ann")
-            self.store.append([Append(GROUP + name, len(self.store.read(GROUP + name)), (adopted,))])
+            setting = SETTINGS[self.setting]
+            facts: tuple[GroupEvent, ...] = (GroupAdopted(at, name, site, epoch, setting.protection, "ann"),)
+            if setting.left and not moved:
+                facts = _kept(at, name, setting, epoch)
+            self.store.append([Append(GROUP + name, len(self.store.read(GROUP + name)), facts)])
 
     def create(self) -> Tracked:
         journal = self.journal(of_driver=False)
@@ -202,6 +217,16 @@ class Night:
             raise NothingGoesOn
         if people.turn():
             self.world.after(people.pause_ns(), "", self._peoples_turn)
+
+
+def _kept(at: At, name: str, setting: Setting, epoch: int) -> tuple[GroupEvent, ...]:
+    """A split brain after which people kept the side that had lost its epoch."""
+    return (
+        GroupAdopted(at, name, setting.left, epoch - 1, setting.protection, "ann"),
+        GroupConflictSeen(at, name),
+        GroupKeepReserved(at, name, setting.active, "k1", epoch, "ann", "a false alarm"),
+        GroupResolved(at, name, setting.active, "ann", "a false alarm", {}, epoch, "k1"),
+    )
 
 
 def night(seed: int, folder: Path, setting: str = "", trace: Trace | None = None) -> Night:

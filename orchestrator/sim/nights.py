@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.core import events
+from orchestrator.core.groups import breaks_of
 from orchestrator.core.model import Operation
 from orchestrator.core.run import Run, has_ended
 from orchestrator.core.states import RunState
+from orchestrator.engine.journal import GROUP
 from orchestrator.errors import ContinuityError, InvariantBroken, RefusedError
 from orchestrator.sim.coverage import Reached, rows_of
 from orchestrator.sim.dispatch import NothingGoesOn
@@ -73,7 +75,7 @@ def _has_come_through(what: Night) -> bool:
     """Is every group where the operation wanted it, although the run was aborted at its very end?"""
     moves = SETTINGS[what.setting].operation is not Operation.REPROTECT
     return all(
-        state.active == what.plan.target if moves else state.protection == "protected"
+        (state.active == what.plan.target and not state.left) if moves else state.protection == "protected"
         for state in what.journal(of_driver=False).groups().values()
     )
 
@@ -110,6 +112,11 @@ def why_stuck(what: Night) -> str:
 def _verdict(what: Night) -> Verdict:
     reached = Reached()
     count = 0
+    for name in what.plan.groups:
+        told_of_group = [record.event for record in what.store.read(GROUP + name)]
+        since = max((n for n, e in enumerate(told_of_group) if isinstance(e, events.GroupAdopted)), default=0)
+        for text in breaks_of(name, told_of_group[since:]):  # type: ignore[arg-type]
+            what.world.blame(text.split(":")[0], text)
     for stream, plan in what.store.plans.items():
         history = [record.event for record in what.store.read(stream)]
         told = [event for event in history if not isinstance(event, events.GroupEvent)]

@@ -113,13 +113,13 @@ def _surroundings(world: World, plan: Plan, step: Step, scene: Scene) -> None:
     """What a step of the plan speaks of stands as the group's active site has it."""
     arguments, move = step.action.arguments, plan.groups[step.group]
     text = {name: str(value) for name, value in arguments.items()}
-    claim = Claim(move.epoch_seen, move.active)
+    leads, claim = _leads(plan, move)
     match step.action.kind:
         case "haproxy.route":
-            here = world.proxy_sites[text["proxy"]] == move.active
+            here = world.proxy_sites[text["proxy"]] == leads
             world.routes[text["proxy"], text["backend"]] = Routed(here, claim)
         case "dns.update":
-            world.names[text["server"], text["name"]] = Record(move.active, claim)
+            world.names[text["server"], text["name"]] = Record(leads, claim)
         case "service.start":
             world.units[text["host"], text["unit"]] = False
         case "service.stop":
@@ -127,7 +127,7 @@ def _surroundings(world: World, plan: Plan, step: Step, scene: Scene) -> None:
         case "service.ready":
             world.units.setdefault((text["host"], text["unit"]), True)
         case "continuity.claims":
-            _witnesses(world, arguments["witnesses"], move, scene)
+            _witnesses(world, arguments["witnesses"], move, scene, _leads(plan, move))
         case kind if kind.startswith("files."):
             _documents(world, text["host"], move, scene)
         case _:
@@ -143,17 +143,27 @@ def _documents(world: World, host: str, move: GroupMove, scene: Scene) -> None:
     world.documents.setdefault(host, Documents(mode, claim, replicates))
 
 
-def _witnesses(world: World, witnesses: Json, move: GroupMove, scene: Scene) -> None:
+def _leads(plan: Plan, move: GroupMove) -> tuple[str, Claim]:
+    """Where names and routes lead, and under whose right: to the active site, but where people kept another
+    than that which held the epoch before."""
+    if plan.source and plan.source != move.active:
+        return plan.source, Claim(move.epoch_seen - 1, plan.source)
+    return move.active, Claim(move.epoch_seen, move.active)
+
+
+def _witnesses(
+    world: World, witnesses: Json, move: GroupMove, scene: Scene, leading: tuple[str, Claim]
+) -> None:
     """Also of what no step of this plan switches (a reprotect routes nothing)."""
     assert isinstance(witnesses, list | tuple)
-    claim = Claim(move.epoch_seen, move.active)
+    leads, claim = leading
     for witness in witnesses:
         assert isinstance(witness, Mapping)
         part, subject = str(witness["part"]), str(witness["subject"])
         if witness["kind"] == "dns":
-            world.names.setdefault((part, subject), Record(move.active, claim))
+            world.names.setdefault((part, subject), Record(leads, claim))
         elif witness["kind"] == "haproxy":
-            here = world.proxy_sites[part] == move.active
+            here = world.proxy_sites[part] == leads
             world.routes.setdefault((part, subject), Routed(here, claim))
         else:
             _documents(world, part, move, scene)

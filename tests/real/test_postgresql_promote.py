@@ -270,6 +270,22 @@ def test_epoch_is_compared_and_set_in_every_database(promoted: Pair) -> None:
     assert rows_of(promoted) == {(2, "embassy", "run-1")}
 
 
+def test_a_site_that_stands_is_given_the_next_epoch_over_what_a_run_left_half_done(promoted: Pair) -> None:
+    action = Epoch()
+    assert isinstance(promoted.perform(action, EPOCH), Succeeded)
+    held = replace(EPOCH, expect_site="embassy", expect_epoch=2)
+    half = replace(held, databases=DATABASES[:1], epoch=3)
+    assert isinstance(promoted.perform(action, half, run="run-2"), Succeeded)
+    wanted = replace(held, epoch=4)
+    assert isinstance(promoted.perform(action, wanted, run="run-3"), Failed)
+    assert isinstance(promoted.perform(action, replace(wanted, stands=True), run="run-4"), Failed), (
+        "another run has got its epoch meanwhile"
+    )
+    wanted = replace(held, epoch=5, stands=True)
+    assert isinstance(promoted.perform(action, wanted, run="run-5"), Succeeded)
+    assert rows_of(promoted) == {(5, "embassy", "run-5")}
+
+
 def test_an_epoch_that_is_not_above_the_expected_one_is_no_step(promoted: Pair) -> None:
     from orchestrator.errors import RefusedError
 

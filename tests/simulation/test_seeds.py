@@ -26,6 +26,7 @@ SMOKE = range(40)
 SUITE = range(3_000)  # what is reached must not hang on a single seed
 SUITE_SECONDS_MAX = 120
 TWICE = range(12)
+KEPT = range(100)
 
 
 def command(*arguments: str, hash_seed: str = "random") -> subprocess.CompletedProcess[str]:
@@ -54,6 +55,13 @@ def test_a_new_seed_holds_every_invariant() -> None:
 @pytest.mark.parametrize("seed", seeds.kept("sim"))
 def test_a_seed_that_once_failed_holds_every_invariant(seed: int) -> None:
     assert simulate(seed).broken == ()
+
+
+def test_what_people_kept_is_followed_where_it_stands() -> None:
+    """A site that had lost its epoch and was given a new one: its names and routes come back under the next."""
+    nights = [simulate(seed, setting="kept") for seed in KEPT]
+    assert [text for verdict in nights for text in verdict.broken] == []
+    assert {verdict.outcome for verdict in nights} >= {"done", "aborted then done"}
 
 
 def test_the_same_seeds_are_the_same_nights_to_the_byte() -> None:
