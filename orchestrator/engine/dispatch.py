@@ -1,8 +1,8 @@
 """Decides how an order becomes a call of an action, and how what comes back becomes an input.
 
-One daemon thread per attempt, none for a step while an older one of it lives (a fixed pool starved
+One thread per attempt, none for a step while an older one of it lives (a fixed pool starved
 a ready fence). A deadline ends nothing by force: it sets ``cancelled``, the outcome is unknown, and
-a check says "running" until the thread has ended. The only place that catches every exception.
+a check says "running" until its work has ended. The only place that catches every exception.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from orchestrator.core.run import Run, StepRun
 from orchestrator.core.states import SATISFIED, StepState
 from orchestrator.core.values import Json
 from orchestrator.engine.clock import now
+from orchestrator.engine.workers import Workers
 from orchestrator.errors import InputError
 from orchestrator.ports import Action, Clock, Context, Hosts, Resources, Secrets
 
@@ -54,7 +55,7 @@ class Surroundings:
 
 @dataclass(slots=True)
 class _Attempt:
-    thread: threading.Thread
+    ended: threading.Event
     cancelled: threading.Event
     deadline: float
     reported: bool = False
@@ -69,6 +70,7 @@ class ThreadDispatcher:
     _results: queue.SimpleQueue[DriverInput] = field(default_factory=queue.SimpleQueue)
     _waiting: list[tuple[int, int, DriverInput]] = field(default_factory=list)  # a heap: the urgent first
     _count: Iterator[int] = field(default_factory=itertools.count)
+    _workers: Workers = field(default_factory=Workers)
     _attempts: dict[tuple[str, int], _Attempt] = field(default_factory=dict)
     _asked: set[Effect] = field(default_factory=set)
     _timers: dict[str, int] = field(default_factory=dict)
@@ -120,7 +122,7 @@ class ThreadDispatcher:
 
     def _check(self, run: Run, order: Check) -> None:
         step = run.plan.steps[order.step]
-        alive = [a for (s, _), a in self._attempts.items() if s == order.step and a.thread.is_alive()]
+        alive = [a for (s, _), a in self._attempts.items() if s == order.step and not a.ended.is_set()]
         if alive:
             found = Finding(FindingKind.RUNNING, "the attempt's own thread has not ended yet")
             self._results.put(Checked(now(self.around.clock), order.step, order.attempt, order.number, found))
@@ -136,7 +138,7 @@ class ThreadDispatcher:
                 found = Finding(FindingKind.CANNOT_TELL, _error_text(error))
             self._results.put(Checked(now(self.around.clock), order.step, order.attempt, order.number, found))
 
-        threading.Thread(target=work, name=f"check {order.step}", daemon=True).start()
+        self._workers.begin(work, f"check {order.step}")
 
     def _undo(self, run: Run, order: UndoStep) -> None:
         step = run.plan.steps[order.step]
@@ -151,7 +153,7 @@ class ThreadDispatcher:
             self.around.at_point(f"undone {step.id}")
             self._results.put(UndoEnded(now(self.around.clock), order.step, order.number, outcome))
 
-        threading.Thread(target=work, name=f"undo {order.step}", daemon=True).start()
+        self._workers.begin(work, f"undo {order.step}")
 
     def _cancel(self, order: Cancel) -> None:
         attempt = self._attempts.get((order.step, order.attempt))
@@ -168,9 +170,7 @@ class ThreadDispatcher:
         deadline: float,
         name: str,
     ) -> None:
-        thread = threading.Thread(target=work, name=name, daemon=True)
-        self._attempts[step, number] = _Attempt(thread, cancelled, deadline)
-        thread.start()
+        self._attempts[step, number] = _Attempt(self._workers.begin(work, name), cancelled, deadline)
 
     def _context(
         self,
@@ -227,7 +227,7 @@ class ThreadDispatcher:
         nearest = min((d - moment for d in due), default=10**12) / 1e9
         clock = self.around.clock.monotonic()
         for key, attempt in list(self._attempts.items()):
-            if not attempt.thread.is_alive():
+            if attempt.ended.is_set():
                 del self._attempts[key]  # here too: a busy run never comes to look for overdue ones
             elif not attempt.reported:
                 nearest = min(nearest, attempt.deadline + GRACE_SECONDS - clock)
@@ -248,7 +248,7 @@ class ThreadDispatcher:
     def _overdue(self) -> DriverInput | None:
         clock = self.around.clock.monotonic()
         for key, attempt in list(self._attempts.items()):
-            if not attempt.thread.is_alive():
+            if attempt.ended.is_set():
                 del self._attempts[key]
             elif clock >= attempt.deadline + GRACE_SECONDS and not attempt.reported:
                 attempt.reported = True
@@ -284,13 +284,11 @@ class ThreadDispatcher:
                 except queue.Empty:
                     return
 
-        threads = [threading.Thread(target=work, name="warm", daemon=True) for _ in range(count)]
-        for thread in threads:
-            thread.start()
+        begun = [self._workers.begin(work, "warm") for _ in range(count)]
 
         def wait() -> None:
-            for thread in threads:
-                thread.join(max(0.0, deadline - self.around.clock.monotonic()))
+            for ended in begun:
+                ended.wait(max(0.0, deadline - self.around.clock.monotonic()))
 
         return wait
 

@@ -16,6 +16,7 @@ from orchestrator.drivers.hosts import LocalHosts
 from orchestrator.engine.dispatch import Surroundings, ThreadDispatcher
 from tests.action_context import GivenSecrets, KeptResources, RealClock
 from tests.builders import a_wide_failover, created
+from tests.waiting import until
 
 SECONDS_MAX = 5.0
 
@@ -61,9 +62,7 @@ def test_the_fence_is_begun_and_its_result_is_taken_before_what_nobody_waits_for
 
     noted.go.set()
     assert noted.all_ended.wait(SECONDS_MAX)
-    for thread in threading.enumerate():
-        if thread.name.endswith("#1"):
-            thread.join(SECONDS_MAX)  # every result is there to be taken
+    until(lambda: not any(thread.name.endswith("#1") for thread in threading.enumerate()), "not all ended")
     taken = []
     for _ in (*others, fence):
         ended = dispatcher.wait(SECONDS_MAX)
