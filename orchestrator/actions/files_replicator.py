@@ -192,13 +192,14 @@ class StopReplicator:
 @dataclass(frozen=True, slots=True)
 class StartReplicatorParams:
     """``manifest`` at ``host`` must become equal to ``source_manifest`` at ``source_host``; both '': the
-    unit only has to run."""
+    unit only has to run. ``published``: what must not be taking new documents at ``host``; '': nothing is."""
 
     host: HostRef
     unit: str
     source_host: HostRef
     manifest: Template = ""
     source_manifest: Template = ""
+    published: Template = ""
     within_ms: Milliseconds = 60_000
 
 
@@ -215,6 +216,8 @@ class StartReplicator:
         where = _endpoint(params.host, parts)
         commands = [f"{where}: start {params.unit}"]
         touches = [_touch(params.host, parts)]
+        if params.published:
+            commands.insert(0, f"refuse while {params.host}:{params.published} takes new documents")
         if params.manifest:
             commands.append(
                 f"until {params.host}:{params.manifest} equals {params.source_host}:{params.source_manifest}"
@@ -239,9 +242,26 @@ class StartReplicator:
             )
             if now.name != "running":
                 return Finding(FindingKind.NOT_DONE, f"{params.unit} is {now.name}")
+            if refusal := self._refusal(context):
+                return Finding(FindingKind.NOT_DONE, refusal)
         except (ContinuityError, TimeoutError) as error:
             return Finding(FindingKind.CANNOT_TELL, str(error))
         return self._compare(context)
+
+    def _refusal(self, context: Context[StartReplicatorParams]) -> str:
+        """Why nothing may be copied to this host, or "": what it takes itself would be listed nowhere."""
+        from orchestrator.drivers import files_host
+
+        params = context.params
+        if not params.published:
+            return ""
+        seen = _script(context, files_host.look, {"published": params.published})
+        if seen["mode"] != files_host.TAKES and not seen["taking"]:
+            return ""
+        return (
+            f"{params.host} still takes new documents at {params.published}: reprotect closes it and lists what it"
+            " alone holds, before anything is copied over it"
+        )
 
     def _compare(self, context: Context[StartReplicatorParams]) -> Finding:
         try:
@@ -256,6 +276,11 @@ class StartReplicator:
         from orchestrator.drivers import waiting
 
         params = context.params
+        try:
+            if refusal := self._refusal(context):
+                return Failed(refusal)
+        except (ContinuityError, TimeoutError) as error:  # nothing was started
+            return Failed(str(error), retryable=not isinstance(error, PermanentError))
         outcome = _start(params.host, params.unit, context)
         if not isinstance(outcome, Succeeded):
             return outcome
@@ -326,7 +351,7 @@ def _start(host: str, unit: str, context: Context[Any]) -> Outcome:
     return Succeeded({"host": host, "unit": unit})
 
 
-def _script(context: Context[StopReplicatorParams], script: Any, arguments: dict[str, Json]) -> Any:
+def _script(context: Context[Any], script: Any, arguments: dict[str, Json]) -> Any:
     """What a script says on the host, within its share of the time."""
     connection = context.hosts.connect(context.parts.hosts[context.params.host])
     bound = min(SCRIPT_SECONDS_MAX, context.seconds_left())

@@ -234,7 +234,7 @@ class _Steps:
         arguments: dict[str, Json] = {
             "host": to.host, "unit": to.replicator_unit, "source_host": source.host,
             "manifest": self._manifest(to), "source_manifest": self._manifest(source),
-            "within_ms": REPLICATE_MS,
+            "published": self._text(to.published, to), "within_ms": REPLICATE_MS,
         }  # fmt: skip
         return Draft(
             key, stage, role, f"let {to.host} receive from {source.host} until both manifests are equal", why,

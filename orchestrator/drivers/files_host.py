@@ -23,6 +23,7 @@ MANIFEST_BYTES_MAX = 64 * 1024 * 1024
 CHUNK_BYTES = 1 << 20
 NAMED_PROBLEMS_MAX = 20
 CLOSED = "read-only"
+TAKES = "full"
 
 _LINE = re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<path>.+)")
 
@@ -205,7 +206,7 @@ def _publish_locked(arguments: Mapping[str, Any], published: str, deadline: floa
     closed_ns = _closed_ns(published, entry, is_own)
     previous = _set_claim(published, arguments, entry)
     wanted = dict(previous) if undo else wanted_state(arguments)
-    if wanted["mode"] != "full":  # closing comes before the flip, opening after it
+    if wanted["mode"] != TAKES:  # closing comes before the flip, opening after it
         _set_mode(published, wanted["mode"])
     _point(published, wanted["target"])
     _set_mode(published, wanted["mode"])
@@ -213,7 +214,7 @@ def _publish_locked(arguments: Mapping[str, Any], published: str, deadline: floa
     after = {"target": _target(published), "mode": _mode(published)}
     if after != wanted:
         return {"result": "failed", "message": f"wanted {wanted}, found {after}"}
-    if wanted["mode"] != "full" and (problem := _still_taken(published, deadline)):
+    if wanted["mode"] != TAKES and (problem := _still_taken(published, deadline)):
         return {"result": "failed", "message": problem}
     if wanted["mode"] == CLOSED:
         _note_closed(published, closed_ns or time.time_ns())
@@ -248,7 +249,7 @@ def _right(entry: Mapping[str, Any]) -> tuple[int, str]:
 def wanted_state(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What ``publish`` brings about: {target, mode}."""
     directory, mode = str(arguments["directory"]), str(arguments["mode"])
-    return {"target": directory if mode == "full" else os.path.realpath(directory), "mode": mode}
+    return {"target": directory if mode == TAKES else os.path.realpath(directory), "mode": mode}
 
 
 def _refusal(entry: Mapping[str, Any] | None, run: str, epoch: int, undo: bool) -> str:

@@ -218,6 +218,8 @@ def keep_documents(call: Call) -> Answer:
 def start_replicator(call: Call) -> Answer:
     """Until both sites are equal; the other side must answer, too."""
     source, here = call.text("source_host"), documents(call)
+    if here.mode == "full" and call.text("published"):
+        return Failed(f"{call.text('host')} still takes new documents")
     if here.mode == "full":
         call.world.blame("one-writer", f"{call.step.id} copies over what {call.text('host')} publishes")
     here.replicates = True

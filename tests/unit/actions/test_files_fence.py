@@ -9,10 +9,17 @@ from typing import Any
 
 import pytest
 
-from orchestrator.actions.files_replicator import StopReplicator, StopReplicatorParams
+from orchestrator.actions.files_replicator import (
+    StartReplicator,
+    StartReplicatorParams,
+    StopReplicator,
+    StopReplicatorParams,
+)
+from orchestrator.core.outcomes import Failed
 from orchestrator.core.plan import Parts
 from orchestrator.drivers import files_host
 from orchestrator.lab.gazette import Gazette
+from tests.action_context import context
 from tests.unit.actions.test_files_documents import PARTS
 
 HELD_MS = 100
@@ -119,3 +126,16 @@ def test_a_stopped_replicator_alone_is_described_as_no_proof_of_anything() -> No
     described = StopReplicator().describe(closing, parts)
     assert any("/srv/published.mode: read-only" in line for line in described.commands)
     assert "/srv/published.mode as it was" in described.undo_commands[0]
+
+
+def test_nothing_is_copied_to_a_side_that_still_takes_documents(home: Side) -> None:
+    """A home that people gave up for lost comes back in the middle of the move that left it."""
+    params = StartReplicatorParams("e1", "copier", "e1", published=str(home.published))
+    told: list[str] = []
+    outcome = StartReplicator().execute(context(params, PARTS, recorded=told))
+    assert isinstance(outcome, Failed)
+    assert "still takes new documents" in outcome.message
+    assert (outcome.retryable, told) == (False, [])
+    assert home.close()["result"] == "done"
+    StartReplicator().execute(context(params, PARTS, recorded=told))
+    assert told == ["e1: start copier"]
