@@ -131,7 +131,13 @@ def _print_document(
     kind: str, code: int, message: str, instead: tuple[str, ...], more: Mapping[str, Any] = NOTHING
 ) -> None:
     body = {"schema": "continuity/error/v1", "error": kind, "message": message, "instead": list(instead)}
-    print(json.dumps({**body, **more, "exit_code": code}), flush=True)
+    write_line(json.dumps({**body, **more, "exit_code": code}))
+
+
+def write_line(text: str) -> None:
+    """One whole line on stdout, or none: Ctrl-C does not come between a document and its end."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def wants_json() -> bool:

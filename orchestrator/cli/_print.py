@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+from orchestrator.cli._exits import write_line
+
 
 class Output(StrEnum):
     TEXT = "text"
@@ -32,7 +34,7 @@ def paint(text: str, colour: str, stream: Any = None) -> str:
 def emit(output: Output, schema: str, body: Mapping[str, Any], text: str) -> None:
     """Print the answer of a command: ``schema`` is ``continuity/NAME/vN``."""
     if output is Output.JSON:
-        print(json.dumps({"schema": schema, **body}, indent=2, ensure_ascii=False))
+        write_line(json.dumps({"schema": schema, **body}, indent=2, ensure_ascii=False))
     elif text:
         print(text)
 

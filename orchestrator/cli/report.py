@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from orchestrator.cli._exits import write_line
 from orchestrator.cli._output import EstateOption, Output, OutputOption, RunArgument
 
 
@@ -29,6 +30,6 @@ def report(run: RunArgument = None, estate: EstateOption = None, output: OutputO
     name = open_run(app.journal, run)
     document = record(app.journal, name)
     if output is Output.JSON:
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        write_line(json.dumps(document, indent=2, ensure_ascii=False))
     else:
         print(record_text(document, app.journal.load(name).run))

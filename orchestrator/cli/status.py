@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli._exits import NotDrivenError
+from orchestrator.cli._exits import NotDrivenError, write_line
 from orchestrator.cli._output import EstateOption, Output, OutputOption, RunArgument, say
 from orchestrator.cli._status import show
 from orchestrator.core.states import RunState
@@ -96,6 +96,6 @@ def _print_event(entry: Recorded, output: Output) -> None:
     from orchestrator.reports.history import event_document, event_text
 
     if output is Output.JSON:
-        print(json.dumps({"schema": "continuity/event/v1", **event_document(entry)}), flush=True)
+        write_line(json.dumps({"schema": "continuity/event/v1", **event_document(entry)}))
     else:
         print(f"{moment(entry.event.at)}  {event_text(entry.event)}", flush=True)
