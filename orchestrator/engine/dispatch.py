@@ -30,6 +30,7 @@ from orchestrator.ports import Action, Clock, Context, Hosts, Resources, Secrets
 POLL_SECONDS = 0.020
 CHECK_SECONDS = 5.0
 GRACE_SECONDS = 0.5
+LATE = "did not end within its time-out; it was told to stop"
 WARM_SECONDS = 3.0
 WARM_THREADS_MAX = 32
 
@@ -55,9 +56,12 @@ class Surroundings:
 
 @dataclass(slots=True)
 class _Attempt:
+    """Work on one order. ``late``: what is reported when it has not ended within its time."""
+
     ended: threading.Event
     cancelled: threading.Event
     deadline: float
+    late: Callable[[], DriverInput]
     reported: bool = False
 
 
@@ -71,7 +75,7 @@ class ThreadDispatcher:
     _waiting: list[tuple[int, int, DriverInput]] = field(default_factory=list)  # a heap: the urgent first
     _count: Iterator[int] = field(default_factory=itertools.count)
     _workers: Workers = field(default_factory=Workers)
-    _attempts: dict[tuple[str, int], _Attempt] = field(default_factory=dict)
+    _attempts: dict[Effect, _Attempt] = field(default_factory=dict)
     _asked: set[Effect] = field(default_factory=set)
     _timers: dict[str, int] = field(default_factory=dict)
     _delayed: dict[Check, int] = field(default_factory=dict)
@@ -103,74 +107,103 @@ class ThreadDispatcher:
                     self._cancel(effect)
 
     def _execute(self, run: Run, order: Execute) -> None:
-        step = run.plan.steps[order.step]
-        cancelled = threading.Event()
+        step, action = self._step(run, order.step)
+        cancelled, sent = threading.Event(), threading.Event()
         deadline = self.around.clock.monotonic() + step.timeout_ms / 1000
-        sent = threading.Event()
         context = self._context(run, step, order.attempt, deadline, cancelled, sent)
-        action = self.actions.action(step.action.kind)
 
-        def work() -> None:
+        def said(outcome: Outcome) -> DriverInput:
+            return Ended(now(self.around.clock), order.step, order.attempt, outcome)
+
+        def work() -> DriverInput:
             outcome = guarded(lambda: action.execute(context), step.action.mutates, sent.is_set)
             self.around.at_point(f"effect {step.id}")
-            self._report_end(order, outcome)
+            return said(outcome)
 
-        self._start(order.step, order.attempt, work, cancelled, deadline, f"{order.step}#{order.attempt}")
-
-    def _report_end(self, order: Execute, outcome: Outcome) -> None:
-        self._results.put(Ended(now(self.around.clock), order.step, order.attempt, outcome))
+        name = f"{order.step}#{order.attempt}"
+        self._start(order, name, work, cancelled, deadline, lambda: said(Unknown(LATE)))
 
     def _check(self, run: Run, order: Check) -> None:
-        step = run.plan.steps[order.step]
-        alive = [a for (s, _), a in self._attempts.items() if s == order.step and not a.ended.is_set()]
-        if alive:
-            found = Finding(FindingKind.RUNNING, "the attempt's own thread has not ended yet")
-            self._results.put(Checked(now(self.around.clock), order.step, order.attempt, order.number, found))
+        step, action = self._step(run, order.step)
+
+        def said(found: Finding) -> DriverInput:
+            return Checked(now(self.around.clock), order.step, order.attempt, order.number, found)
+
+        if self._is_at_work(order.step):
+            self._results.put(said(Finding(FindingKind.RUNNING, "its own attempt has not ended yet")))
             return
+        cancelled = threading.Event()
         deadline = self.around.clock.monotonic() + CHECK_SECONDS
-        context = self._context(run, step, order.attempt, deadline, threading.Event())
-        action = self.actions.action(step.action.kind)
+        context = self._context(run, step, order.attempt, deadline, cancelled)
 
-        def work() -> None:
+        def work() -> DriverInput:
             try:
-                found = action.check(context)
+                return said(action.check(context))
             except Exception as error:  # noqa: BLE001 - a check that breaks says nothing about the effect
-                found = Finding(FindingKind.CANNOT_TELL, _error_text(error))
-            self._results.put(Checked(now(self.around.clock), order.step, order.attempt, order.number, found))
+                return said(Finding(FindingKind.CANNOT_TELL, _error_text(error)))
 
-        self._workers.begin(work, f"check {order.step}")
+        late = Finding(FindingKind.CANNOT_TELL, f"the check {LATE}")
+        self._start(order, f"check {order.step}", work, cancelled, deadline, lambda: said(late))
 
     def _undo(self, run: Run, order: UndoStep) -> None:
-        step = run.plan.steps[order.step]
-        cancelled = threading.Event()
-        deadline = self.around.clock.monotonic() + step.timeout_ms / 1000
-        sent = threading.Event()
-        context = self._context(run, step, run.step(order.step).attempt, deadline, cancelled, sent)
-        action = self.actions.action(step.action.kind)
+        step, action = self._step(run, order.step)
 
-        def work() -> None:
+        def said(outcome: Outcome) -> DriverInput:
+            return UndoEnded(now(self.around.clock), order.step, order.number, outcome)
+
+        if self._is_at_work(order.step):
+            self._results.put(said(Unknown("what was begun for this step before has not ended yet")))
+            return
+        cancelled, sent = threading.Event(), threading.Event()
+        deadline = self.around.clock.monotonic() + step.timeout_ms / 1000
+        context = self._context(run, step, run.step(order.step).attempt, deadline, cancelled, sent)
+
+        def work() -> DriverInput:
             outcome = guarded(lambda: action.undo(context), mutates=True, has_sent=sent.is_set)
             self.around.at_point(f"undone {step.id}")
-            self._results.put(UndoEnded(now(self.around.clock), order.step, order.number, outcome))
+            return said(outcome)
 
-        self._workers.begin(work, f"undo {order.step}")
+        late = Unknown(f"the undo {LATE}")
+        self._start(order, f"undo {order.step}", work, cancelled, deadline, lambda: said(late))
+
+    def _step(self, run: Run, name: str) -> tuple[Step, Action[Any]]:
+        step = run.plan.steps[name]
+        return step, self.actions.action(step.action.kind)
+
+    def _is_at_work(self, step: str) -> bool:
+        """Does something that was begun for a step, and may change things, still go on?"""
+        return any(
+            not attempt.ended.is_set()
+            for order, attempt in self._attempts.items()
+            if isinstance(order, Execute | UndoStep) and order.step == step
+        )
 
     def _cancel(self, order: Cancel) -> None:
-        attempt = self._attempts.get((order.step, order.attempt))
+        attempt = self._attempts.get(Execute(order.step, order.attempt))
         if attempt is not None:
             attempt.cancelled.set()
             attempt.deadline = min(attempt.deadline, self.around.clock.monotonic() + GRACE_SECONDS)
 
     def _start(
         self,
-        step: str,
-        number: int,
-        work: Callable[[], None],
+        order: Effect,
+        name: str,
+        work: Callable[[], DriverInput],
         cancelled: threading.Event,
         deadline: float,
-        name: str,
+        late: Callable[[], DriverInput],
     ) -> None:
-        self._attempts[step, number] = _Attempt(self._workers.begin(work, name), cancelled, deadline)
+        ended = threading.Event()
+
+        def report() -> None:
+            try:
+                result = work()
+            finally:
+                ended.set()  # before anybody hears of the result: what follows from it may begin at once
+            self._results.put(result)
+
+        self._attempts[order] = _Attempt(ended, cancelled, deadline, late)
+        self._workers.begin(report, name)
 
     def _context(
         self,
@@ -253,8 +286,7 @@ class ThreadDispatcher:
             elif clock >= attempt.deadline + GRACE_SECONDS and not attempt.reported:
                 attempt.reported = True
                 attempt.cancelled.set()
-                text = "did not end within its time-out; it was told to stop"
-                return Ended(now(self.around.clock), key[0], key[1], Unknown(text))
+                return attempt.late()
         return None
 
     # --- before the order ---------------------------------------------------------------------

@@ -21,6 +21,7 @@ from tests import labs
 from tests.faults import ledgers
 from tests.faults.ledgers import Reader, Told
 from tests.interrupt.drivers import Drivers
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUP = "registers"
@@ -359,6 +360,8 @@ def stop_streaming(lab: Lab) -> None:
     with postgres.connect(lab, "embassy", "postgres") as session:
         session.execute("ALTER SYSTEM SET primary_conninfo = ''")
         session.execute("SELECT pg_reload_conf()")
+        receivers = "SELECT count(*) FROM pg_stat_wal_receiver"
+        until(lambda: session.execute(receivers).fetchone() == (0,), "the replica stands still")
         session.execute("ALTER SYSTEM RESET primary_conninfo")  # read again only when the next run reloads
 
 

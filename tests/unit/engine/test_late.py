@@ -1,0 +1,103 @@
+"""Whatever hangs is said to be late, once, and told to stop: an attempt, a check, an undo."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from orchestrator.core.effects import Check, Effect, Execute, UndoStep
+from orchestrator.core.inputs import Checked, Ended, UndoEnded
+from orchestrator.core.outcomes import FindingKind, Succeeded, Unknown
+from orchestrator.core.run import start
+from orchestrator.drivers.hosts import LocalHosts
+from orchestrator.engine.dispatch import CHECK_SECONDS, GRACE_SECONDS, LATE, Surroundings, ThreadDispatcher
+from tests.action_context import GivenSecrets, KeptResources
+from tests.builders import created, four_services
+from tests.waiting import until
+
+STEP = "a/start"
+SECONDS_MAX = 5.0
+
+
+@dataclass
+class SetClock:
+    """Stands still until it is set."""
+
+    seconds: float = 100.0
+
+    def utc_ns(self) -> int:
+        return self.monotonic_ns()
+
+    def monotonic_ns(self) -> int:
+        return int(self.seconds * 1e9)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@dataclass
+class Hangs:
+    """Nothing of it ends before it is let go; it notes whether it was told to stop."""
+
+    go: threading.Event = field(default_factory=threading.Event)
+    told: list[threading.Event] = field(default_factory=list)
+
+    def action(self, kind: str) -> Any:
+        return self
+
+    def parse(self, kind: str, arguments: Mapping[str, Any]) -> Any:
+        return None
+
+    def execute(self, context: Any) -> Any:
+        self.told.append(context.cancelled)
+        assert self.go.wait(SECONDS_MAX)
+        return Succeeded()
+
+    undo = execute
+    check = execute
+
+
+@pytest.mark.parametrize(
+    ("order", "seconds"),
+    [(Execute(STEP, 1), 10.0), (UndoStep(STEP, 1), 10.0), (Check(STEP, 1, 1, 0), CHECK_SECONDS)],
+    ids=lambda value: type(value).__name__ if not isinstance(value, float) else "",
+)
+def test_what_hangs_is_late_once(order: Effect, seconds: float) -> None:
+    hangs, clock, run = Hangs(), SetClock(), start(four_services(), created())
+    dispatcher = ThreadDispatcher(hangs, Surroundings(KeptResources(), GivenSecrets(), LocalHosts(), clock))
+    dispatcher.ensure([order], run)
+    until(lambda: hangs.told, "begun")
+    clock.seconds += seconds + GRACE_SECONDS - 0.1
+    assert dispatcher.wait(0.0) is None
+    assert not hangs.told[0].is_set()
+    clock.seconds += 0.2
+    late = dispatcher.wait(0.0)
+    match late:
+        case Ended() | UndoEnded():
+            assert isinstance(late.outcome, Unknown)
+            assert LATE in late.outcome.message
+        case Checked():
+            assert late.finding.kind is FindingKind.CANNOT_TELL
+            assert LATE in late.finding.reason
+        case _:
+            raise AssertionError(late)
+    assert hangs.told[0].is_set()
+    assert dispatcher.wait(0.0) is None
+    hangs.go.set()
+
+
+def test_an_undo_does_not_begin_beside_an_undo_that_hangs() -> None:
+    hangs, clock, run = Hangs(), SetClock(), start(four_services(), created())
+    dispatcher = ThreadDispatcher(hangs, Surroundings(KeptResources(), GivenSecrets(), LocalHosts(), clock))
+    dispatcher.ensure([UndoStep(STEP, 1)], run)
+    until(lambda: hangs.told, "begun")
+    dispatcher.ensure([UndoStep(STEP, 2)], run)
+    ended = dispatcher.wait(SECONDS_MAX)
+    assert isinstance(ended, UndoEnded)
+    assert (ended.number, type(ended.outcome)) == (2, Unknown)
+    assert len(hangs.told) == 1
+    hangs.go.set()
