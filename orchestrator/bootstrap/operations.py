@@ -29,7 +29,7 @@ from orchestrator.engine import lock
 from orchestrator.engine.clock import now
 from orchestrator.engine.journal import Journal, Tracked
 from orchestrator.engine.loop import come_up, drive
-from orchestrator.errors import RefusedError
+from orchestrator.errors import RefusedError, TransientError
 from orchestrator.settings import boot_id, machine
 
 if TYPE_CHECKING:
@@ -72,6 +72,26 @@ def plan_operation(app: App, wish: Wish) -> tuple[Plan, tuple[str, ...]]:
         file_digests=tuple(sorted(loaded.files.items())),
     )
     return compiled.plan, compiled.notes
+
+
+def must_answer(app: App, plan: Plan) -> None:
+    """RefusedError when no machine of a cluster answers at the site that a planned move goes to: its run
+    would claim every group, only to be held by each step that waits for an answer."""
+    hosts = surroundings(app).hosts
+    for cluster in plan.parts.clusters.values():
+        there = [plan.parts.hosts[name] for name in cluster.members.get(plan.target, ())]
+        silent = []
+        for host in there:
+            try:
+                hosts.connect(host).is_running("reach")
+            except TransientError as error:
+                silent.append(str(error))
+        if there and len(silent) == len(there):
+            raise RefusedError(
+                f"{plan.target} does not answer ({'; '.join(silent)}), and this {plan.operation} goes there:"
+                " nothing was begun, and no group is claimed",
+                ("continuity status --live", f"continuity preflight {plan.operation}"),
+            )
 
 
 def begin(app: App, plan: Plan, by: str, reason: str = "") -> Tracked:

@@ -205,7 +205,7 @@ def _operate(
     flags: Flags, dry_run: bool, reason: str, estate: str | None, rejoin: Rejoin = Rejoin.REWIND,
 ) -> None:  # fmt: skip
     from orchestrator.bootstrap.app import open_app
-    from orchestrator.bootstrap.operations import Wish, plan_operation
+    from orchestrator.bootstrap.operations import Wish, must_answer, plan_operation
 
     if not dry_run:
         _must_be_able_to_ask(flags)  # before anything is looked at, and before the log is written
@@ -219,6 +219,8 @@ def _operate(
     if dry_run:
         show(app, made, notes, flags.output)
         return
+    if operation is not Operation.FAILOVER:
+        must_answer(app, made)
     for note in notes:
         say(note)
     with _progress(app):

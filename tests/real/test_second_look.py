@@ -95,6 +95,11 @@ def test_a_home_that_wrote_and_died_again_is_a_split_brain(lab: Lab) -> None:
     faults.break_it(lab, "home-crash")
     code, said = say(lab, "failover", "--yes")
     assert code == DONE, said
+    for verb in ("failback", "reprotect"):
+        code, said = say(lab, verb, "--yes")
+        assert (code, "home does not answer (h1: " in said) == (REFUSED, True), said
+        assert "no group is claimed" in said
+    assert "held by" not in say(lab, "status")[1]
     faults.break_it(lab, "home-returns")
     with postgres.connect(lab, "home", "population") as session:
         session.execute("SET synchronous_commit = local")
