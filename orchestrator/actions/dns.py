@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded, Unknown
 from orchestrator.core.plan import Parts, Touch, Undo
-from orchestrator.core.values import Milliseconds, NameServerRef, Secret, SiteRef
+from orchestrator.core.values import (
+    DnsName,
+    Milliseconds,
+    NameServerRef,
+    Secret,
+    SiteRef,
+)
 from orchestrator.errors import ContinuityError, TransientError
 from orchestrator.ports import Context, Description
 
@@ -30,12 +36,12 @@ class UpdateParams:
     """
 
     server: NameServerRef
-    zone: str
-    name: str
+    zone: DnsName
+    name: DnsName
     type: str
     ttl_ms: Milliseconds
     value: str
-    key_name: str
+    key_name: DnsName
     key_algorithm: str
     key: Secret
     site: SiteRef
@@ -227,7 +233,7 @@ def _evidence(params: UpdateParams, claim: dns.Claim) -> dict[str, Any]:
 class QueryParams:
     """Every server in ``servers`` must answer ``expect`` (values separated by spaces), in time."""
 
-    name: str
+    name: DnsName
     servers: tuple[NameServerRef, ...]
     expect: str
     type: str = "A"

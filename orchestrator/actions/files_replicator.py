@@ -12,7 +12,14 @@ from urllib.parse import urlsplit
 from orchestrator.core.model import ProofKind
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded, Unknown
 from orchestrator.core.plan import Parts, Touch, Undo
-from orchestrator.core.values import HostRef, Json, Milliseconds, SiteRef, Template
+from orchestrator.core.values import (
+    HostRef,
+    Json,
+    Milliseconds,
+    SiteRef,
+    Template,
+    UnitName,
+)
 from orchestrator.errors import ContinuityError, PermanentError, TransientError
 from orchestrator.ports import Context, Description
 
@@ -27,7 +34,7 @@ class StopReplicatorParams:
     ``follows``: the right stays with ``site``; this side was left behind, and is closed for good."""
 
     host: HostRef
-    unit: str
+    unit: UnitName
     directory: Template = ""
     published: Template = ""
     epoch: int = 0
@@ -195,7 +202,7 @@ class StartReplicatorParams:
     unit only has to run. ``published``: what must not be taking new documents at ``host``; '': nothing is."""
 
     host: HostRef
-    unit: str
+    unit: UnitName
     source_host: HostRef
     manifest: Template = ""
     source_manifest: Template = ""

@@ -11,7 +11,11 @@ from typing import Any, ClassVar
 from orchestrator.core.model import Proxy
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded, Unknown
 from orchestrator.core.plan import Parts, Touch, Undo
-from orchestrator.core.values import ProxyRef, SiteRef
+from orchestrator.core.values import (
+    BackendName,
+    ProxyRef,
+    SiteRef,
+)
 from orchestrator.errors import ContinuityError, TransientError
 from orchestrator.ports import Context, Description
 
@@ -25,7 +29,7 @@ class RouteParams:
     """
 
     proxy: ProxyRef
-    backend: str
+    backend: BackendName
     here: bool
     site: SiteRef
     epoch: int

@@ -13,7 +13,13 @@ from urllib.parse import urlsplit
 from orchestrator.core.model import Host
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded, Unknown
 from orchestrator.core.plan import Parts, Touch, Undo
-from orchestrator.core.values import HostRef, Json, Milliseconds, Template
+from orchestrator.core.values import (
+    HostRef,
+    Json,
+    Milliseconds,
+    Template,
+    UnitName,
+)
 from orchestrator.errors import ContinuityError, PermanentError, TransientError
 from orchestrator.ports import Context, Description
 
@@ -28,7 +34,7 @@ LOOK_SECONDS_MAX = 1.0  # of a look before the order
 @dataclass(frozen=True, slots=True)
 class UnitParams:
     host: HostRef
-    unit: str
+    unit: UnitName
 
 
 class _Unit:
@@ -177,7 +183,7 @@ class ReadyParams:
     """``json``: equalities by key that the answer must hold."""
 
     host: HostRef
-    unit: str
+    unit: UnitName
     url: Template
     status: int = 200
     json: Mapping[str, Json] = field(default_factory=dict)

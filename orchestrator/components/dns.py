@@ -17,7 +17,15 @@ from orchestrator.core.move import (
     must_stand_at,
 )
 from orchestrator.core.plan import Draft, Role
-from orchestrator.core.values import ComponentRef, Milliseconds, Name, NameServerRef, Secret, SiteRef
+from orchestrator.core.values import (
+    ComponentRef,
+    DnsName,
+    Milliseconds,
+    Name,
+    NameServerRef,
+    Secret,
+    SiteRef,
+)
 from orchestrator.errors import InputError
 
 UPDATE_MS = 3_000
@@ -27,7 +35,7 @@ UPDATE_MS = 3_000
 class Record:
     """One name. Its value at a site is the front address of ``proxy``'s first proxy there, or stands in ``at``."""
 
-    name: str
+    name: DnsName
     ttl_ms: Milliseconds
     type: Literal["A", "AAAA", "CNAME"] = "A"
     proxy: ComponentRef = ""
@@ -45,9 +53,9 @@ class Dns:
     servers: Mapping[SiteRef, NameServerRef]
     key: Secret
     records: tuple[Record, ...]
-    key_name: str = "continuity."
+    key_name: DnsName = "continuity."
     key_algorithm: Literal["hmac-sha256", "hmac-sha384", "hmac-sha512"] = "hmac-sha256"
-    zone: str = ""
+    zone: DnsName = ""
     needs: tuple[ComponentRef, ...] = ()
 
     def unit_in(self, service: str) -> str:

@@ -23,7 +23,15 @@ from orchestrator.core.move import (
     must_stand_at,
 )
 from orchestrator.core.plan import Draft, Gate, Role, Undo
-from orchestrator.core.values import ComponentRef, HostRef, Json, Name, SiteRef, Template
+from orchestrator.core.values import (
+    ComponentRef,
+    HostRef,
+    Json,
+    Name,
+    SiteRef,
+    Template,
+    UnitName,
+)
 
 STOP_MS = 15_000
 VERIFY_MS = 30 * 60_000
@@ -40,7 +48,7 @@ class FilesAt:
     host: HostRef
     directory: Template
     published: Template
-    replicator_unit: str
+    replicator_unit: UnitName
 
 
 @dataclass(frozen=True, slots=True)

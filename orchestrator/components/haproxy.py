@@ -9,7 +9,13 @@ from orchestrator.core.claims import Witness
 from orchestrator.core.model import Estate, Stage
 from orchestrator.core.move import OPENS, QUICK_RETRY, Contribution, Placed, must_stand_at
 from orchestrator.core.plan import Draft, Role
-from orchestrator.core.values import ComponentRef, Name, ProxyRef, SiteRef
+from orchestrator.core.values import (
+    BackendName,
+    ComponentRef,
+    Name,
+    ProxyRef,
+    SiteRef,
+)
 
 ROUTE_MS = 3_000
 
@@ -20,7 +26,7 @@ class HAProxy:
 
     name: Name
     proxies: Mapping[SiteRef, tuple[ProxyRef, ...]]
-    backend: str
+    backend: BackendName
     needs: tuple[ComponentRef, ...] = ()
 
     def unit_in(self, service: str) -> str:

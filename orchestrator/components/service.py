@@ -20,6 +20,7 @@ from orchestrator.core.move import (
 from orchestrator.core.plan import Draft, Role, Undo
 from orchestrator.core.values import (
     ComponentRef,
+    DnsName,
     HostRef,
     Json,
     Milliseconds,
@@ -27,6 +28,7 @@ from orchestrator.core.values import (
     NameServerRef,
     SiteRef,
     Template,
+    UnitName,
 )
 
 INSPECT_MS = 3_000
@@ -47,7 +49,7 @@ class Expect:
 class ReadyDns:
     """A name that the site's server must answer with these values (separated by spaces)."""
 
-    name: str
+    name: DnsName
     expect: str
     servers: Mapping[SiteRef, NameServerRef]
     type: str = "A"
@@ -68,7 +70,7 @@ class Service:
     """A program that a process manager runs. Warm: it runs abroad and refuses writes. Cold: the run starts it."""
 
     name: Name
-    unit: str
+    unit: UnitName
     at: Mapping[SiteRef, tuple[HostRef, ...]]
     standby: Literal["warm", "cold"] = "warm"
     ready: Ready | None = None

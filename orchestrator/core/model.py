@@ -14,6 +14,7 @@ from typing import Literal, Protocol, runtime_checkable
 from orchestrator.core.values import (
     Bytes,
     ComponentRef,
+    DnsName,
     HostRef,
     Json,
     Milliseconds,
@@ -22,6 +23,7 @@ from orchestrator.core.values import (
     ServiceRef,
     SiteRef,
     Template,
+    UnitName,
 )
 
 
@@ -137,7 +139,7 @@ class Cluster:
     data_directory: Template
     config_directory: Template
     bin_directory: str
-    unit: str
+    unit: UnitName
     roles: Mapping[Literal["control", "replication", "rewind"], Credentials]
     type: Literal["postgresql"] = "postgresql"
     port: int = 5432
@@ -267,7 +269,7 @@ class DoneRefuses:
 class DoneDns:
     """Every name server at the target answers exactly ``expect``; asked from each vantage."""
 
-    name: str
+    name: DnsName
     expect: tuple[str, ...]
     type: Literal["A", "AAAA", "CNAME", "MX", "NS", "TXT"] = "A"
     from_: tuple[SiteRef, ...] = ()

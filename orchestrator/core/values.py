@@ -45,6 +45,16 @@ class SecretMark:
 
 
 @dataclass(frozen=True, slots=True)
+class PlainMark:
+    """A name that is put into another program's command or message: nothing in it may mean more than
+    itself there. ``pattern`` matches the whole of it; ``what`` says what it is, ``hint`` how it is written."""
+
+    what: str
+    pattern: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
 class TemplateMark:
     """Text that may hold ``${…}`` of the closed set (from, to, host, site, component fields)."""
 
@@ -54,6 +64,14 @@ Bytes = Annotated[int, SizeUnit()]
 Name = Annotated[str, FromKey()]
 Secret = Annotated[str, SecretMark()]
 Template = Annotated[str, TemplateMark()]
+_PLAIN_HINT = "use letters, digits and `_ . : -`, as in `population-register`; it does not begin with `-`"
+_LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+BackendName = Annotated[str, PlainMark("backend name", r"^[A-Za-z0-9_.:][A-Za-z0-9_.:-]*$", _PLAIN_HINT)]
+UnitName = Annotated[str, PlainMark("unit name", r"^[A-Za-z0-9_.:@+][A-Za-z0-9_.:@+-]*$", _PLAIN_HINT)]
+DnsName = Annotated[
+    str,
+    PlainMark("DNS name", rf"^([*]\.)?{_LABEL}(\.{_LABEL})*\.?$", "write it as in `population.example.`"),
+]
 SiteRef = Annotated[str, Reference("site")]
 HostRef = Annotated[str, Reference("host")]
 ClusterRef = Annotated[str, Reference("cluster")]

@@ -11,16 +11,20 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 SERVERS = ("here", "there")
+SHOW = ("show", "servers", "state")
 FORCED_MAINTENANCE = 0x01
 CONFIGURED_DISABLED = 0x04  # still shown after `set server … state ready`: it does not count
 RUNNING = 2
+WORD = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:/-]*")
+"""What a word on the socket may be: there ``;`` and a new line begin another command."""
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
 CONFIG_BYTES_MAX = 4 * 1024 * 1024
 
@@ -61,7 +65,7 @@ def look(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
     except _StopError as stop:
         problems.append(str(stop))
     try:
-        text = _ask(arguments["socket"], "show servers state " + arguments["backend"], deadline)
+        text = _ask(arguments["socket"], ((*SHOW, str(arguments["backend"])),), deadline)
         found["runtime"] = _admin_states(text, arguments["backend"])
     except _StopError as stop:
         problems.append(str(stop))
@@ -85,7 +89,7 @@ def _route_locked(arguments: Mapping[str, Any], deadline: float) -> Mapping[str,
     entries[backend] = {"epoch": epoch, "site": site, "run": run, "previous": previous, "undone": undo}
     _write(arguments["epoch_file"], json.dumps(entries, sort_keys=True, indent=1) + "\n", durable=False)
     _change(arguments, wanted, before, deadline)
-    _write(arguments["state_file"], _ask(arguments["socket"], "show servers state", deadline), durable=True)
+    _write(arguments["state_file"], _ask(arguments["socket"], (SHOW,), deadline), durable=True)
     _sync(arguments["epoch_file"])
     after = _runtime(arguments, deadline)
     saved = _admin_states(_read(arguments["state_file"]), backend)
@@ -114,11 +118,13 @@ def _change(
 ) -> None:
     backend = arguments["backend"]
     order = sorted(SERVERS, key=lambda server: wanted[server] != "ready")  # open before closing: no gap
-    commands = [f"set server {backend}/{server} state {wanted[server]}" for server in order]
+    commands: list[tuple[str, ...]] = [
+        ("set", "server", f"{backend}/{server}", "state", wanted[server]) for server in order
+    ]
     if arguments.get("end_sessions"):
         closed = [server for server in SERVERS if wanted[server] == "maint" and before[server] == "ready"]
-        commands += [f"shutdown sessions server {backend}/{server}" for server in closed]
-    answer = _ask(arguments["socket"], "; ".join(commands), deadline, changing=True).strip()
+        commands += [("shutdown", "sessions", "server", f"{backend}/{server}") for server in closed]
+    answer = _ask(arguments["socket"], commands, deadline, changing=True).strip()
     if answer:
         raise _StopError("unknown", f"{backend}: the proxy answered: {answer[:300]}")
 
@@ -134,7 +140,7 @@ def _wanted(here: bool) -> dict[str, str]:
 
 def _runtime(arguments: Mapping[str, Any], deadline: float) -> dict[str, str]:
     backend = arguments["backend"]
-    states = _admin_states(_ask(arguments["socket"], f"show servers state {backend}", deadline), backend)
+    states = _admin_states(_ask(arguments["socket"], ((*SHOW, backend),), deadline), backend)
     if states is None:
         raise _StopError("failed", f"{backend}: the proxy has no such backend with servers here and there")
     return states
@@ -297,8 +303,15 @@ def _sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
-def _ask(path: str, command: str, deadline: float, *, changing: bool = False) -> str:
-    """One line to the runtime socket, its whole answer back. Every wait ends at the deadline."""
+def _ask(path: str, commands: Sequence[Sequence[str]], deadline: float, *, changing: bool = False) -> str:
+    """One line of commands to the runtime socket, the whole answer back. Every wait ends at the deadline.
+
+    Whatever came in: a word that could begin another command is refused before anything is connected.
+    """
+    for word in (word for command in commands for word in command):
+        if not WORD.fullmatch(word):
+            raise _StopError("refused", f"{word!r} is not sent to the proxy: it is not one plain word")
+    line = "; ".join(" ".join(command) for command in commands)
     received = bytearray()
     connected = False
     try:
@@ -306,7 +319,7 @@ def _ask(path: str, command: str, deadline: float, *, changing: bool = False) ->
             stream.settimeout(max(0.001, deadline - time.monotonic()))
             stream.connect(path)
             connected = True
-            stream.sendall(command.encode("ascii") + b"\n")
+            stream.sendall(line.encode("ascii") + b"\n")
             while len(received) < ANSWER_BYTES_MAX:
                 stream.settimeout(max(0.001, deadline - time.monotonic()))
                 chunk = stream.recv(65536)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.plan import Bound, Parts
-from orchestrator.core.values import Json
+from orchestrator.core.values import Json, PlainMark
 from orchestrator.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ def converter(wanted: Any) -> Convert:
 def _make(wanted: Any) -> Convert:
     origin = typing.get_origin(wanted)
     if origin is typing.Annotated:
-        return converter(typing.get_args(wanted)[0])
+        plain, *marks = typing.get_args(wanted)
+        if marks and isinstance(marks[0], PlainMark):
+            return _plain_name(marks[0])
+        return converter(plain)
     if dataclasses.is_dataclass(wanted):
         return _dataclass(wanted)
     if origin in (typing.Union, types.UnionType):
@@ -97,6 +101,17 @@ def _plain(wanted: type) -> Convert:
     def convert(value: Any, path: str) -> Any:
         if type(value) is not wanted:
             raise _wrong(path, value, {str: "a text", int: "a whole number", bool: "true or false"}[wanted])
+        return value
+
+    return convert
+
+
+def _plain_name(mark: PlainMark) -> Convert:
+    text, whole = converter(str), re.compile(mark.pattern)
+
+    def convert(value: Any, path: str) -> Any:
+        if not whole.fullmatch(text(value, path)):
+            raise _wrong(path, value, f"a {mark.what}: {mark.hint}")
         return value
 
     return convert

@@ -89,6 +89,10 @@ def _check_texts(sources: Sources, parsed: Parsed, names: Names) -> None:
                 _note_unknown(sources, parsed, text, names)
         elif "${" in text.text:
             _check_placeholders(sources, parsed, text, names)
+        if names.of_estate and "with" not in text.path and not text.text.isprintable():
+            path = done_path(text.path, parsed.document.data)
+            hint = "write it on one line: it stands in files and commands whose lines mean something"
+            sources.note(parsed, path, "a line break or control character stands here", hint)
         if kind in ("template", "text"):
             _check_no_secret(sources, parsed, text)
 

@@ -15,7 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticCustomError
 
 from orchestrator.core.model import DoneWhen, Estate, Runbook
-from orchestrator.core.values import DurationUnit, Reference, SecretMark, SizeUnit, TemplateMark
+from orchestrator.core.values import DurationUnit, PlainMark, Reference, SecretMark, SizeUnit, TemplateMark
 from orchestrator.runbook import shape, units
 
 API_VERSION = "continuity/v1"
@@ -66,6 +66,8 @@ def _translate(annotation: Any) -> Any:
         return _Size
     if isinstance(marker, SecretMark):
         return _Secret
+    if isinstance(marker, PlainMark):
+        return _plain(marker)
     plain = shape.bare(annotation)
     if shape.is_optional(annotation):
         return _translate(plain if marker is None else Annotated[plain, marker]) | None
@@ -89,6 +91,14 @@ def _translate(annotation: Any) -> Any:
         return model_of(plain)
     known: dict[Any, Any] = {str: _Text, int: _Whole, bool: _Truth, shape.AnyJson: Any}
     return known[plain]
+
+
+def _plain(mark: PlainMark) -> Any:
+    return Annotated[
+        str,
+        BeforeValidator(_checked(lambda written: units.parse_plain(written, mark))),
+        WithJsonSchema({"type": "string", "pattern": mark.pattern, "description": f"A {mark.what}."}),
+    ]
 
 
 def _said(annotation: Any) -> str:

@@ -31,6 +31,7 @@ from orchestrator.core.model import Component, DoneWhen
 from orchestrator.core.values import (
     DurationUnit,
     FromKey,
+    PlainMark,
     Reference,
     SecretMark,
     SizeUnit,
@@ -179,6 +180,8 @@ def described(annotation: Any) -> str:
         return "a size such as 64MiB"
     if isinstance(marker, SecretMark):
         return "a reference such as secret://file/NAME"
+    if isinstance(marker, PlainMark):
+        return f"a {marker.what}"
     if isinstance(marker, Reference):
         return f"the name of a {marker.to.replace('-', ' ')}"
     if isinstance(marker, TemplateMark):

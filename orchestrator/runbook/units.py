@@ -1,11 +1,14 @@
-"""Decides how durations, sizes and secret references are written; must never guess a unit.
+"""Decides how durations, sizes, secret references and plain names are written; must never guess a unit.
 
 ``core.values`` writes the same forms back: what it prints, this module reads.
 """
 
 from __future__ import annotations
 
+import json
 import re
+
+from orchestrator.core.values import PlainMark
 
 _DURATION = re.compile(
     r"(?:(?P<d>[0-9]+)d)?(?:(?P<h>[0-9]+)h)?(?:(?P<m>[0-9]+)m(?!s))?"
@@ -77,7 +80,7 @@ _SECRET = re.compile(SECRET_PATTERN)
 
 
 def is_secret_reference(text: str) -> bool:
-    return _SECRET.match(text) is not None
+    return _SECRET.fullmatch(text) is not None
 
 
 def parse_secret(written: object) -> str:
@@ -86,4 +89,14 @@ def parse_secret(written: object) -> str:
         if isinstance(written, str) and written.startswith("secret://"):
             raise BadUnit("is not a known kind of secret reference", SECRET_HINT)
         raise BadUnit("a secret stands here as a value", SECRET_HINT)
+    return written
+
+
+def parse_plain(written: object, mark: PlainMark) -> str:
+    """A name that other programs are given, as it stands. Raises BadUnit."""
+    if not isinstance(written, str):
+        raise BadUnit(f"must be a {mark.what}", mark.hint)
+    if not re.fullmatch(mark.pattern, written):
+        shown = json.dumps(written, ensure_ascii=False)  # a line break in it is seen as one
+        raise BadUnit(f"{shown} cannot be a {mark.what}", mark.hint)
     return written
