@@ -90,7 +90,7 @@ def must_answer(app: App, plan: Plan) -> None:
             raise RefusedError(
                 f"{plan.target} does not answer ({'; '.join(silent)}), and this {plan.operation} goes there:"
                 " nothing was begun, and no group is claimed",
-                ("continuity status --live", f"continuity preflight {plan.operation}"),
+                ("continuity status --live", "continuity probe"),
             )
 
 
