@@ -168,7 +168,7 @@ def event_lines(event: events.RunEvent) -> Iterator[str]:
 def group_text(event: events.GroupEvent) -> str:
     quiet = {"at", "group", "run", "evidence"}
     values = [str(getattr(event, f.name)) for f in fields(event) if f.name not in quiet]
-    return " ".join([event.group, *values])
+    return " ".join([event.group, *values]).rstrip()
 
 
 def order_text(order: Effect, story: Story) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.core.abort import ways_to_end
 from orchestrator.core.claims import Claimed, contradictions, newest
 from orchestrator.core.events import GroupAdopted, GroupResolved
 from orchestrator.core.groups import GroupState, check_group, evolve_group, label, resolve_command
@@ -169,7 +170,7 @@ def adopt(app: App, conclusion: Conclusion, by: str, active: str | None) -> Grou
     at = now(app.clock)
 
     def decide(state: GroupState) -> GroupAdopted:
-        _must_be_adoptable(state)
+        _must_be_adoptable(app, state)
         site = active or conclusion.active
         _must_be_said(conclusion, state, site, active)
         event = GroupAdopted(
@@ -187,11 +188,19 @@ def adopt(app: App, conclusion: Conclusion, by: str, active: str | None) -> Grou
     return app.journal.group(name) if conclusion.writers else state
 
 
-def _must_be_adoptable(state: GroupState) -> None:
+def must_be_free(app: App, state: GroupState) -> None:
+    """RefusedError while a run holds the group: it would go on under the epoch that it was given."""
     if state.claim:
+        run = app.journal.load(state.claim).run
         raise RefusedError(
-            f"group {state.name} is held by run {state.claim}", (f"continuity status {state.claim}",)
+            f"group {state.name} is held by run {run.id}, which is {run.state.value}: that run ends first, people "
+            "decide then",
+            ways_to_end(run),
         )
+
+
+def _must_be_adoptable(app: App, state: GroupState) -> None:
+    must_be_free(app, state)
     if state.conflict:
         raise RefusedError(
             f"group {state.name} is split_brain: people decide first whose history stands",
@@ -234,11 +243,12 @@ def must_be_in_conflict(app: App, group: str, keep: str) -> GroupState:
 def _must_be_in_conflict(app: App, state: GroupState, keep: str) -> None:
     if keep not in app.loaded.estate.sites:
         raise InputError(f"--keep {keep}: no such site; sites: {', '.join(app.loaded.estate.sites)}")
-    must_have_conflict(state)
+    must_have_conflict(app, state)
 
 
-def must_have_conflict(state: GroupState) -> None:
-    """RefusedError where there is nothing for people to decide."""
+def must_have_conflict(app: App, state: GroupState) -> None:
+    """RefusedError where there is nothing for people to decide, or a run holds the group."""
+    must_be_free(app, state)
     if not state.conflict:
         raise RefusedError(
             f"group {state.name} is {label(state)}: there is nothing to resolve",

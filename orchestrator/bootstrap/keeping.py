@@ -265,7 +265,7 @@ def _reserve(app: App, wanted: Wanted, sides: Sides) -> Keeping:
     def decide(state: GroupState) -> GroupKeepReserved | None:
         from orchestrator.bootstrap.adoption import must_have_conflict
 
-        must_have_conflict(state)
+        must_have_conflict(app, state)
         old = state.keeping
         if old is not None and old.site == wanted.keep and old.epoch > sides.highest:
             return None

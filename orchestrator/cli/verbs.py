@@ -212,15 +212,23 @@ def abort(
     run: RunArgument = None,
     reason: ReasonOption = "",
     leave_closed: Annotated[
-        bool, typer.Option("--leave-closed", help="End although no site is proven to write.")
+        bool,
+        typer.Option(
+            "--leave-closed",
+            help="End it as it is: what is closed stays closed, what is promoted stays promoted.",
+        ),
     ] = False,
     by: ByOption = None,
     estate: EstateOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Stop a run before promotion and undo what it did, in reverse order.
+    """Stop a run before promotion and undo what it did, in reverse order. After promotion undo is a new plan:
+    with --leave-closed the run ends where it is, and what is left of it is owed.
 
-    Example: continuity abort failover-7k3q --reason "false alarm"
+    Examples:
+
+      continuity abort failover-7k3q --reason "false alarm"
+      continuity abort failover-7k3q --leave-closed --reason "home is back and takes writes"
     """
     order(estate, run, output, lambda at: Abort(at, who(by), reason, leave_closed))
 

@@ -2,7 +2,8 @@
 
 Before any fence took effect that is as soon as nothing is unknown. After it the run is held until the
 old side is seen to write again, or people say that it may stay closed; it never ends silently without a
-writer. Groups that have moved stay where they are. Lifting a fence is refused while a promotion is unknown.
+writer. Groups that have moved stay where they are. Lifting a fence is refused while a promotion is unknown. After a
+promotion nothing of its group is undone: people may only end the run as it is, and what is left is owed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from orchestrator.core import events
 from orchestrator.core.decision import Draft
 from orchestrator.core.model import ProofKind
 from orchestrator.core.plan import MANUAL, Role, Undo
-from orchestrator.core.run import NOT_SENT, Run, moved_groups
+from orchestrator.core.run import NOT_SENT, Run, kept_groups, moved_groups
 from orchestrator.core.states import RunState, StepState
 from orchestrator.errors import RefusedError
 
@@ -36,8 +37,8 @@ class Standstill:
 
 
 def refusal(run: Run, *, leave_closed: bool = False) -> RefusedError | None:
-    """Why this run cannot be aborted now, if it cannot. Where nobody can tell whether a promotion happened
-    it may only be left closed: no fence is lifted then."""
+    """Why this run cannot be aborted now, if it cannot. Where nobody can tell whether a promotion happened, and
+    after one, it may only be left as it is: no fence is lifted then, and no promoted group taken back."""
     moved: tuple[str, ...] | None = None
     for group, steps in run.index.decisive.items():
         for step in steps:
@@ -51,10 +52,11 @@ def refusal(run: Run, *, leave_closed: bool = False) -> RefusedError | None:
                     (f"continuity resume {run.id}", *_look_again(run, step)),
                 )
             moved = moved_groups(run) if moved is None else moved
-            if group not in moved:
+            if group not in moved and not leave_closed:
                 return RefusedError(
-                    f"abort: {group} is promoted at {run.plan.target}: after promotion undo is a new plan",
-                    (f"continuity resume {run.id}", "continuity failback"),
+                    f"abort: {group} is promoted at {run.plan.target}: after promotion undo is a new plan; this run "
+                    "goes on, or it ends as it is and what is left is owed",
+                    (f"continuity resume {run.id}", _leave(run)),
                 )
     return None
 
@@ -63,8 +65,11 @@ def _look_again(run: Run, step: str) -> tuple[str, ...]:
     """What people may do about a promotion that nobody can tell of."""
     if run.step(step).state is not StepState.UNDECIDED:
         return ()
-    leave = f"continuity abort {run.id} --leave-closed --reason TEXT"
-    return (f"continuity retry {run.id} {step}", leave)
+    return (f"continuity retry {run.id} {step}", _leave(run))
+
+
+def _leave(run: Run) -> str:
+    return f"continuity abort {run.id} --leave-closed --reason TEXT"
 
 
 def choice(run: Run) -> tuple[str, ...]:
@@ -72,8 +77,17 @@ def choice(run: Run) -> tuple[str, ...]:
     if refusal(run) is None:
         return (f"continuity abort {run.id} --reason TEXT",)
     if refusal(run, leave_closed=True) is None:
-        return (f"continuity abort {run.id} --leave-closed --reason TEXT",)
+        return (_leave(run),)
     return ()
+
+
+def ways_to_end(run: Run) -> tuple[str, ...]:
+    """How people bring a run that has not ended to its end, as they type it."""
+    if run.state is RunState.HELD:
+        return tuple(dict.fromkeys((*run.held_choices, *choice(run))))
+    if run.phase is RunState.ABORTING:
+        return (f"continuity resume {run.id}", _leave(run))
+    return (f"continuity resume {run.id}", *choice(run))
 
 
 # --- undoing ----------------------------------------------------------------------------------
@@ -169,10 +183,11 @@ def abort_standstill(run: Run) -> Standstill | None:
     found = [*_not_undone(run), *_undecided(run), *_closed(run)]
     if not found:
         return None
-    leave = f"continuity abort {run.id} --leave-closed --reason TEXT"
     again = [f"continuity retry {run.id} {step}" for step, _, may_retry in found if may_retry]
     return Standstill(
-        tuple(cause for _, cause, _ in found), tuple(step for step, _, _ in found if step), (*again, leave)
+        tuple(cause for _, cause, _ in found),
+        tuple(step for step, _, _ in found if step),
+        (*again, _leave(run)),
     )
 
 
@@ -195,9 +210,9 @@ _Cause = tuple[str, str, bool]  # the step it speaks of, its text, may it be tri
 
 def _taken_back(run: Run) -> Iterator[str]:
     """Steps of the groups that the abort takes back."""
-    moved = frozenset(moved_groups(run))
+    kept = frozenset(kept_groups(run))
     for group, steps in run.index.by_group.items():
-        if group not in moved:
+        if group not in kept:
             yield from steps
 
 
@@ -219,7 +234,7 @@ def _undecided(run: Run) -> Iterator[_Cause]:
 
 def _closed(run: Run) -> Iterator[_Cause]:
     """What stands against one site being proven to write, for each group that is taken back."""
-    moved, kept = frozenset(moved_groups(run)), _kept(run)
+    moved, kept = frozenset(kept_groups(run)), _kept(run)
     said: set[str] = set()
     for name, move in run.plan.groups.items():
         if name in moved:

@@ -13,7 +13,7 @@ from orchestrator.core.fold import evolve
 from orchestrator.core.fold_steps import contradicted
 from orchestrator.core.inputs import At
 from orchestrator.core.plan import Role
-from orchestrator.core.run import Run, moved_groups, satisfied
+from orchestrator.core.run import Run, kept_groups, moved_groups, satisfied
 from orchestrator.core.states import StepState
 
 
@@ -133,8 +133,10 @@ def _released(run: Run, event: events.RunFinished) -> list[GroupEvent]:
             out.append(
                 events.GroupGranted(event.at, name, run.id, move.active, move.epoch_seen, "unprotected")
             )
-        outcome = event.outcome
+        outcome, left = event.outcome, ""
         if outcome == "partial":
-            outcome = "done" if name in moved_groups(run) else "aborted"
-        out.append(events.GroupReleased(event.at, name, run.id, outcome))
+            is_kept = name in kept_groups(run)
+            outcome = "done" if name in moved_groups(run) else "partial" if is_kept else "aborted"
+            left = run.plan.source if outcome == "partial" and group_granted(run, name) else ""
+        out.append(events.GroupReleased(event.at, name, run.id, outcome, left))
     return out

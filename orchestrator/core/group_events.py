@@ -66,11 +66,15 @@ class GroupProtected:
 
 @dataclass(frozen=True, slots=True)
 class GroupReleased:
+    """``left``: the site that lost the epoch by a run which people ended as it is: names and routes may still
+    lead there."""
+
     KIND: ClassVar[str] = "group.released"
     at: At
     group: str
     run: str
     outcome: str
+    left: str = ""
 
 
 @dataclass(frozen=True, slots=True)

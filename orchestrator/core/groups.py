@@ -34,7 +34,8 @@ class GroupState:
     not been brought back yet: seeing it again is no new conflict.
     ``holder``: who was last given ``epoch``, also while no site may write. ``keeping``: people keep a site that
     does not hold the epoch, and its new one is not confirmed yet. ``left``: the site that lost the epoch by such
-    a decision; names and routes lead there until a failover to ``active`` has moved them.
+    a decision, or by a run that people ended as it is; names and routes lead there until a failover to
+    ``active`` has moved them.
     """
 
     name: str
@@ -128,6 +129,7 @@ def evolve_group(state: GroupState, event: GroupEvent) -> GroupState:
                 claim_machine="",
                 claim_utc_ns=0,
                 last_finish_utc_ns=event.at.utc_ns,
+                left=event.left or state.left,
                 taken_back=(*state.taken_back, event.run)
                 if state.reserved > state.epoch
                 else state.taken_back,
@@ -181,13 +183,17 @@ def check_group(before: GroupState, after: GroupState, run: str) -> list[str]:
 
 def breaks(before: GroupState, after: GroupState) -> list[str]:
     """What must be true of every event of a group, whoever appends it: epochs only grow, and one that a site
-    was given is never another's, also where no site was active in between."""
+    was given is never another's, also where no site was active in between; and while a run holds the group,
+    people decide nothing about whose history stands: that run would go on under the epoch it was given."""
     out = []
     if after.epoch < before.epoch:
         out.append(f"epochs-only-grow: {before.name} falls from {before.epoch} to {after.epoch}")
     holder = before.holder or before.active
     if after.active and holder not in ("", after.active) and after.epoch == before.epoch:
         out.append(f"one-site-per-epoch: {before.name} goes to {after.active} within epoch {after.epoch}")
+    decided = after.keeping != before.keeping or (before.conflict and not after.conflict)
+    if before.claim and (decided or (after.is_resolved and not before.is_resolved)):
+        out.append(f"a-held-group-is-not-resolved: {before.name} is held by run {before.claim}")
     return out
 
 

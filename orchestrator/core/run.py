@@ -212,6 +212,18 @@ def moved_groups(run: Run) -> tuple[str, ...]:
     )
 
 
+def kept_groups(run: Run) -> tuple[str, ...]:
+    """Groups that an abort leaves at the target: those that have moved, and those that are promoted and whose
+    rest people leave as it is."""
+    moved = frozenset(moved_groups(run))
+    return tuple(
+        name
+        for name in run.plan.groups
+        if name in moved
+        or any(run.step(step).state in SATISFIED for step in run.index.decisive.get(name, ()))
+    )
+
+
 def _ended_as_planned(run: Run, step: str) -> bool:
     state = run.step(step).state
     return state is not StepState.UNDONE and has_ended(run.plan.steps[step], state)

@@ -18,7 +18,7 @@ from orchestrator.core.groups import adopt_command
 from orchestrator.core.inputs import At
 from orchestrator.core.model import Stage
 from orchestrator.core.plan import CANNOT_BE_SKIPPED, Role, Step
-from orchestrator.core.run import Run, UnitRun, has_ended, moved_groups, with_run
+from orchestrator.core.run import Run, UnitRun, has_ended, kept_groups, moved_groups, with_run
 from orchestrator.core.states import RunState, StepState
 
 
@@ -60,8 +60,9 @@ def settle(draft: Draft) -> None:
 
 def _outcome(run: Run) -> str:
     """How an aborted run ends: by what became of its groups."""
-    moved = moved_groups(run)
-    return "aborted" if not moved else "done" if len(moved) == len(run.plan.groups) else "partial"
+    if not kept_groups(run):
+        return "aborted"
+    return "done" if len(moved_groups(run)) == len(run.plan.groups) else "partial"
 
 
 def _hold_if_still(draft: Draft) -> None:
@@ -230,16 +231,21 @@ def _own_choices(run: Run, step: Step, state: StepState) -> tuple[str, ...]:
 
 
 def debts(run: Run) -> tuple[str, ...]:
-    """Best-effort steps that ended without their effect: owed, and listed until done. Nothing is owed
-    for a group that was taken back, nor what was only to help before the promotion."""
-    kept = frozenset(moved_groups(run)) if run.phase is RunState.ABORTING else frozenset(run.plan.groups)
+    """Best-effort steps that ended without their effect: owed, and listed until done; and all that is left of a
+    group that is promoted, where people end its run as it is. Nothing is owed for a group that was taken back,
+    nor what was only to help before the promotion."""
+    is_aborting = run.phase is RunState.ABORTING
+    kept = frozenset(kept_groups(run) if is_aborting else run.plan.groups)
+    left = kept - frozenset(moved_groups(run)) if is_aborting else frozenset()
     return tuple(
         step_id
         for step_id, step in run.plan.steps.items()
-        if step.best_effort
-        and step.group in kept
+        if step.group in kept
         and step.role not in (Role.FENCE, Role.FREEZE, Role.DRAIN)
-        and run.step(step_id).state in guards.ENDED_WITHOUT_PROOF
+        and (
+            (step.best_effort and run.step(step_id).state in guards.ENDED_WITHOUT_PROOF)
+            or (step.group in left and not has_ended(step, run.step(step_id).state))
+        )
     )
 
 
@@ -253,5 +259,5 @@ def exposures(run: Run) -> tuple[str, ...]:
 
 
 def _exposures_of_moved(run: Run) -> tuple[str, ...]:
-    kept = frozenset(moved_groups(run))
+    kept = frozenset(kept_groups(run))
     return tuple(step for step in exposures(run) if run.plan.steps[step].group in kept)

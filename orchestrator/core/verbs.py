@@ -239,7 +239,7 @@ def site_can_be_lost(run: Run, verb: DeclareLost) -> None:
 
 def can_be_taken_back(run: Run, verb: Abort) -> None:
     """No promotion is unknown (where nobody can tell, --leave-closed lifts no fence), and no group is
-    promoted and not through yet."""
+    promoted and not through yet (with --leave-closed it stays promoted, and the rest is owed)."""
     why = abort.refusal(run, leave_closed=verb.leave_closed)
     if why is not None:
         raise why

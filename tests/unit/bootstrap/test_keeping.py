@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator.bootstrap import keeping
-from orchestrator.bootstrap.app import App
+from orchestrator.bootstrap import adoption, keeping
+from orchestrator.bootstrap.app import App, plan_to_text
 from orchestrator.bootstrap.keeping import Sides, Wanted
 from orchestrator.core import events
 from orchestrator.core.groups import GroupState
 from orchestrator.core.moment import At
-from orchestrator.errors import RefusedError
+from orchestrator.errors import InvariantBroken, RefusedError
 from orchestrator.settings import Settings
+from tests.builders import a_plan, inspect
 from tests.unit.planning import estates
 
 GROUP = "registers"
@@ -92,6 +93,25 @@ def test_a_reservation_is_taken_up_until_something_newer_is_seen(app: App) -> No
     assert (higher.epoch, higher.id != first.id) == (8, True)
     other = keeping._reserve(app, replace(KEEP, keep="embassy"), replace(QUIET, highest=8))
     assert (other.site, other.epoch) == ("embassy", 9)
+
+
+def test_a_group_that_a_run_holds_is_not_resolved_and_the_end_of_that_run_is_named(app: App) -> None:
+    plan = a_plan(inspect("db", GROUP))
+    known(app, SPLIT[0])
+    created = events.RunCreated(AT, "r1", plan.operation, plan.digest, "ann", "laptop", "t")
+    app.journal.create(plan, plan_to_text(plan), created)
+    before = known(app, events.GroupConflictSeen(AT, GROUP))
+    for decide in (
+        lambda: keeping._reserve(app, KEEP, QUIET),
+        lambda: adoption.must_be_in_conflict(app, GROUP, "home"),
+        lambda: adoption.resolve(app, GROUP, "home", "ann", "it holds it", {}),
+    ):
+        with pytest.raises(RefusedError, match="registers is held by run r1, which is preflight") as refused:
+            decide()
+        assert refused.value.instead == ("continuity resume r1", "continuity abort r1 --reason TEXT")
+    with pytest.raises(InvariantBroken, match="a-held-group-is-not-resolved"):
+        known(app, events.GroupResolved(AT, GROUP, "home", "ann", "by hand"))
+    assert app.journal.group(GROUP) == before
 
 
 def test_the_site_that_holds_the_epoch_needs_another_once_a_decision_against_it_was_begun(app: App) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.core import events
+from orchestrator.core.abort import ways_to_end
 from orchestrator.core.effects import Cancel, UndoStep
 from orchestrator.core.inputs import Abort, Retry, UndoEnded
 from orchestrator.core.orders import orders
@@ -68,15 +69,52 @@ def test_an_undo_that_fails_holds_and_may_be_tried_again() -> None:
     assert story.run.state is RunState.ABORTED
 
 
-def test_abort_after_promotion_names_failback() -> None:
+LEAVE = "continuity abort r1 --leave-closed --reason TEXT"
+
+
+def promoted_story() -> Story:
     story = ordered()
     for step in ("db/stop", "db/close", "db/verify"):
         story.ok(step)
     story.ok("db/measure", **REMOTE)
     story.ok("db/promote")
+    return story
+
+
+def test_abort_after_promotion_names_how_the_run_ends_as_it_is() -> None:
+    story = promoted_story()
     with pytest.raises(RefusedError, match="new plan") as refused:
         story.tell(Abort(at(story.tick()), "ann", "no"))
-    assert "continuity failback" in refused.value.instead
+    assert refused.value.instead == ("continuity resume r1", LEAVE)
+    assert ways_to_end(story.run) == ("continuity resume r1", LEAVE)
+
+
+def test_a_promoted_run_that_is_held_ends_as_it_is_and_what_is_left_is_owed() -> None:
+    story = promoted_story()
+    story.ok("db/epoch")
+    story.ok("site/power")
+    story.failed("db/open")
+    assert story.run.state is RunState.HELD
+    assert story.run.held_choices[-1] == LEAVE
+    assert ways_to_end(story.run) == story.run.held_choices
+    story.tell(Abort(at(story.tick()), "ann", "home is back", leave_closed=True))
+    assert story.run.state is RunState.PARTIAL
+    assert story.undoing() == set(), "nothing of a promoted group is taken back"
+    assert "db/open" in story.run.debts
+    assert "db/promote" not in story.run.debts
+    assert not set(story.run.debts) & set(story.run.index.fences)
+    group = story.states["g"]
+    assert (group.active, group.claim, group.left) == ("embassy", "", "home")
+    assert story.groups[-1] == events.GroupReleased(story.run.last, "g", "r1", "partial", "home")
+
+
+def test_a_promoted_group_that_was_granted_nothing_has_no_active_site_after_such_an_end() -> None:
+    story = promoted_story()
+    story.ok("site/power")
+    story.failed("db/epoch")
+    story.tell(Abort(at(story.tick()), "ann", "the embassy is gone too", leave_closed=True))
+    assert story.run.state is RunState.PARTIAL
+    assert (story.states["g"].active, story.states["g"].claim, story.states["g"].left) == ("", "", "")
 
 
 def through(story: Story, group: str, unit: str) -> None:

@@ -123,6 +123,22 @@ def test_a_site_that_is_kept_within_anothers_epoch_breaks_the_stream() -> None:
     assert breaks_of("g", [*ABROAD, events.GroupResolved(at(7), "g", "embassy", "ann", "it holds it")]) == []
 
 
+@pytest.mark.parametrize("keep", ["home", "embassy"])
+def test_people_decide_nothing_of_a_group_that_a_run_holds(keep: str) -> None:
+    held = [*ABROAD, replace(CLAIMED, at=at(7), run="r2")]
+    broken = ["a-held-group-is-not-resolved: g is held by run r2"]
+    assert breaks_of("g", [*held, replace(RESERVED, keep=keep)]) == broken
+    assert breaks_of("g", [*held, replace(KEPT, keep=keep)]) == broken
+    assert breaks_of("g", [*held, events.GroupReleased(at(8), "g", "r2", "partial"), RESERVED, KEPT]) == []
+
+
+def test_names_and_routes_that_an_ended_run_left_behind_are_known_until_a_failover_moved_them() -> None:
+    left = fold_group("g", [*ABROAD[:4], events.GroupReleased(at(5), "g", "r1", "partial", "home")])
+    assert (left.active, left.left) == ("embassy", "home")
+    moved = evolve_group(left, events.GroupGranted(at(9), "g", "r2", "embassy", 6, "unprotected"))
+    assert moved.left == ""
+
+
 def test_an_epoch_is_one_sites_also_where_none_was_active_in_between() -> None:
     closed = (ADOPTED, CLAIMED, events.GroupWithdrawn(at(3), "g", "r1"))
     other = events.GroupGranted(at(4), "g", "r1", "embassy", 4, "unprotected")
