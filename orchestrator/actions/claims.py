@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from orchestrator.core.claims import CONTRADICTIONS, Claimed, contradictions, places
+from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
 from orchestrator.core.plan import Parts, Touch, Undo
 from orchestrator.core.values import Json, SiteRef
@@ -19,6 +20,9 @@ from orchestrator.errors import ContinuityError
 from orchestrator.ports import Context, Description
 
 ASK_SECONDS_MAX = 0.5  # the old side may be silent: each order waits for this
+MEND_PROXY = (
+    "mend that proxy's configuration and reload it, or the name in the runbook: nothing could be routed there"
+)
 REASONS_MAX = 3
 REASON_CHARACTERS_MAX = 120
 
@@ -49,6 +53,7 @@ class _Answer:
     where: str
     claim: Claimed | None = None
     silent: str = ""  # why there is no answer
+    lacks: tuple[str, ...] = ()  # it answers, and this would refuse what is asked of it later
 
 
 class Claims:
@@ -85,19 +90,32 @@ class Claims:
         against = contradictions(claims, params.expect_epoch, params.expect_site, params.taken_back)
         if against:
             return Failed("; ".join(against), evidence={**evidence, CONTRADICTIONS: list(against)})
+        lacks = [
+            (f"{asked.part}: {lack}", _site(asked, context.parts))
+            for asked, answer in zip(params.witnesses, answers, strict=True)
+            for lack in answer.lacks
+        ]
+        evidence["findings"] = [{"text": text, "mend": MEND_PROXY} for text, _ in lacks]
+        at_target = [text for text, site in lacks if site == params.target]
+        if at_target and context.operation is not Operation.REPROTECT:  # that routes nothing
+            return Failed(f"{_few(at_target)}; {MEND_PROXY}", evidence=evidence)
         needed: dict[str, list[str]] = {}
         for asked, answer in zip(params.witnesses, answers, strict=True):
             if answer.silent and _site(asked, context.parts) == params.target:
                 needed.setdefault(answer.silent, []).append(answer.where)
         if needed:
             texts = [f"{places(wheres)}: {_short(why)}" for why, wheres in needed.items()]
-            if len(texts) > REASONS_MAX:
-                texts[REASONS_MAX:] = [f"{len(texts) - REASONS_MAX} more reasons, all in the evidence"]
-            return Failed("; ".join(texts), retryable=True, evidence=evidence)
+            return Failed(_few(texts), retryable=True, evidence=evidence)
         return Succeeded(evidence)
 
     def undo(self, context: Context[ClaimsParams]) -> Outcome:
         return Succeeded()
+
+
+def _few(texts: Sequence[str]) -> str:
+    more = len(texts) - REASONS_MAX
+    shown = [*texts[:REASONS_MAX], *([f"{more} more reasons, all in the evidence"] if more > 0 else [])]
+    return "; ".join(shown)
 
 
 def _short(text: str) -> str:
@@ -126,50 +144,47 @@ def _ask_all(context: Context[ClaimsParams], witnesses: Sequence[Asked]) -> list
 def _ask(context: Context[ClaimsParams], asked: Asked, seconds: float) -> _Answer:
     where = _where(asked)
     try:
-        found = _read(context, asked, seconds)
+        found, lacks = _read(context, asked, seconds)
     except (ContinuityError, TimeoutError) as error:
         return _Answer(where, silent=str(error))
     if found is None:
-        return _Answer(where)
+        return _Answer(where, lacks=lacks)
     epoch, site, run = found
-    return _Answer(where, Claimed(where, _site(asked, context.parts), epoch, site, run))
+    return _Answer(where, Claimed(where, _site(asked, context.parts), epoch, site, run), lacks=lacks)
 
 
-def _read(context: Context[ClaimsParams], asked: Asked, seconds: float) -> tuple[int, str, str] | None:
-    """(epoch, site, run) of one claim; None where nothing was ever claimed."""
+def _read(
+    context: Context[ClaimsParams], asked: Asked, seconds: float
+) -> tuple[tuple[int, str, str] | None, tuple[str, ...]]:
+    """(epoch, site, run) of one claim, None where nothing was ever claimed; and what is lacking there."""
     if asked.kind == "dns":
         from orchestrator.drivers import dns
 
         claim = dns.read_claim(context.parts.name_servers[asked.part], asked.subject, timeout_seconds=seconds)
-        return None if claim is None else (claim.epoch, claim.site, claim.run)
-    entry = (
-        _haproxy_entry(context, asked, seconds)
-        if asked.kind == "haproxy"
-        else _files_entry(context, asked, seconds)
-    )
-    return None if entry is None else (int(entry["epoch"]), str(entry["site"]), str(entry["run"]))
+        return None if claim is None else (claim.epoch, claim.site, claim.run), ()
+    look = _look_at_proxy if asked.kind == "haproxy" else _look_at_files
+    seen = look(context, asked, seconds)
+    if seen["message"]:
+        raise ContinuityError(seen["message"])
+    entry = seen["entry"]
+    claimed = None if entry is None else (int(entry["epoch"]), str(entry["site"]), str(entry["run"]))
+    return claimed, tuple(seen.get("lacks", ()))
 
 
-def _haproxy_entry(context: Context[ClaimsParams], asked: Asked, seconds: float) -> Any:
+def _look_at_proxy(context: Context[ClaimsParams], asked: Asked, seconds: float) -> Any:
     from orchestrator.drivers import haproxy, haproxy_host
 
     proxy = context.parts.proxies[asked.part]
     arguments = haproxy.arguments(proxy, asked.subject, here=True, site="", epoch=0, run="")
     connection = context.hosts.connect(context.parts.hosts[proxy.host])
-    seen = connection.call(haproxy_host.look, arguments, timeout_seconds=seconds)
-    if seen["message"]:
-        raise ContinuityError(seen["message"])
-    return seen["entry"]
+    return connection.call(haproxy_host.look, arguments, timeout_seconds=seconds)
 
 
-def _files_entry(context: Context[ClaimsParams], asked: Asked, seconds: float) -> Any:
+def _look_at_files(context: Context[ClaimsParams], asked: Asked, seconds: float) -> Any:
     from orchestrator.drivers import files_host
 
     connection = context.hosts.connect(context.parts.hosts[asked.part])
-    seen = connection.call(files_host.look, {"published": asked.subject}, timeout_seconds=seconds)
-    if seen["message"]:
-        raise ContinuityError(seen["message"])
-    return seen["entry"]
+    return connection.call(files_host.look, {"published": asked.subject}, timeout_seconds=seconds)
 
 
 def _where(asked: Asked) -> str:

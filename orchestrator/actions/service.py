@@ -120,17 +120,27 @@ class Stop(_Unit):
     order: ClassVar[Literal["start", "stop"]] = "stop"
 
 
+@dataclass(frozen=True, slots=True)
+class InspectParams:
+    """``standby``: a warm unit should run now, a cold one need only be known to the manager."""
+
+    host: HostRef
+    unit: UnitName
+    standby: Literal["warm", "cold"] = "warm"
+
+
 class Inspect:
-    """Does a program that should wait warm run? Said before the order, while it can still be mended; it
-    never stands in the way: what does not run may be started after the promotion, too."""
+    """Does a program that should wait warm run, can a cold one be started? Said before the order, while it
+    can still be mended. What does not run stands in nobody's way: it may be started after the promotion,
+    too. A cold one that the manager does not know fails: the run would promote and then stand still."""
 
     kind: ClassVar[str] = "service.inspect"
     version: ClassVar[int] = 1
-    params: ClassVar[type[Any]] = UnitParams
+    params: ClassVar[type[Any]] = InspectParams
     idempotent: ClassVar[bool] = True
     mutates: ClassVar[bool] = False
 
-    def describe(self, params: UnitParams, parts: Parts) -> Description:
+    def describe(self, params: InspectParams, parts: Parts) -> Description:
         host = parts.hosts[params.host]
         return Description(
             (f"{_endpoint(host)}: state of {params.unit}",),
@@ -138,20 +148,32 @@ class Inspect:
             Undo.NONE_NEEDED,
         )
 
-    def load(self, context: Context[UnitParams]) -> None:
+    def load(self, context: Context[InspectParams]) -> None:
         from orchestrator.drivers import supervisor  # noqa: F401
 
-    def check(self, context: Context[UnitParams]) -> Finding:
-        found = self._look(context)
-        return Finding(FindingKind.DONE, "", found)
+    def check(self, context: Context[InspectParams]) -> Finding:
+        outcome = self.execute(context)
+        if isinstance(outcome, Succeeded):
+            return Finding(FindingKind.DONE, "", outcome.evidence)
+        return Finding(FindingKind.NOT_DONE, outcome.message)
 
-    def execute(self, context: Context[UnitParams]) -> Outcome:
-        return Succeeded(self._look(context))
+    def execute(self, context: Context[InspectParams]) -> Outcome:
+        from orchestrator.drivers import supervisor
 
-    def undo(self, context: Context[UnitParams]) -> Outcome:
+        try:
+            return Succeeded(self._look(context))
+        except supervisor.NoSuchUnitError as error:
+            params = context.params
+            text = f"{params.unit} on {params.host}: its manager knows no unit of that name ({error})"
+            mend = f"mend `unit` in the runbook, or give {params.host} the unit"
+            finding: Json = {"text": text, "mend": mend}
+            evidence = {"host": params.host, "unit": params.unit, "state": "unknown", "findings": [finding]}
+            return Failed(f"{text}; {mend}", evidence=evidence)
+
+    def undo(self, context: Context[InspectParams]) -> Outcome:
         return Succeeded()
 
-    def _look(self, context: Context[UnitParams]) -> dict[str, Json]:
+    def _look(self, context: Context[InspectParams]) -> dict[str, Json]:
         from orchestrator.drivers import supervisor
 
         params = context.params
@@ -163,6 +185,8 @@ class Inspect:
                 supervisor.manager_of(host), params.unit, context.secrets, timeout_seconds=left
             )
         except ContinuityError as error:
+            if params.standby == "cold" and isinstance(error, supervisor.NoSuchUnitError):
+                raise
             text = f"whether {params.unit} runs on {params.host} is not known: {error}"
             return {
                 "host": params.host,
@@ -171,7 +195,7 @@ class Inspect:
                 "findings": [{"text": text, "mend": f"look at the manager of {params.host}"}],
             }
         findings: list[Json] = []
-        if now.name != "running":
+        if params.standby == "warm" and now.name != "running":
             why = f" ({now.detail})" if now.detail else ""
             text = f"{params.unit} on {params.host} is {now.name}{why}: it should wait there, and nothing would answer"
             findings.append({"text": text, "mend": _start_command(host, params.unit)})
@@ -249,7 +273,7 @@ class Ready:
         return "; ".join(problems), {"unit": params.unit, "status": answer.status, "address": answer.address}
 
 
-def _evidence(params: UnitParams, now: supervisor.UnitState) -> dict[str, Any]:
+def _evidence(params: UnitParams | InspectParams, now: supervisor.UnitState) -> dict[str, Any]:
     return {"host": params.host, "unit": params.unit, "state": now.name, "pid": now.pid}
 
 

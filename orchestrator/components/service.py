@@ -94,7 +94,7 @@ class Service:
             return
         hosts = must_stand_at(self.unit_in(placed.runbook.name), move.target, self.at.get(move.target, ()))
         for host in hosts:
-            if self.standby == "warm" and not move.reprotects:
+            if not move.reprotects:
                 yield self._inspect(host)
             if self.standby == "cold":
                 yield Draft(
@@ -118,10 +118,16 @@ class Service:
             yield self._start_warm(host)
 
     def _inspect(self, host: str) -> Draft:
+        arguments: dict[str, Json] = {"host": host, "unit": self.unit}
+        title = f"see whether {self.unit} runs on {host}"
+        why = "a program that waits there, and does not, would be found out only after the promotion"
+        if self.standby == "cold":
+            arguments["standby"] = "cold"
+            title = f"see whether {self.unit} can be started on {host}"
+            why = "a unit that its manager does not know would be found out only after the promotion"
         return Draft(
-            f"inspect-{host}", Stage.PREFLIGHT, Role.EVIDENCE, f"see whether {self.unit} runs on {host}",
-            "a program that waits there, and does not, would be found out only after the promotion",
-            "service.inspect", {"host": host, "unit": self.unit}, INSPECT_MS, (), (), retry=ONCE,
+            f"inspect-{host}", Stage.PREFLIGHT, Role.EVIDENCE, title, why, "service.inspect", arguments,
+            INSPECT_MS, (), (), retry=ONCE,
         )  # fmt: skip
 
     def _start_warm(self, host: str) -> Draft:

@@ -20,6 +20,7 @@ from typing import Any
 
 SERVERS = ("here", "there")
 SHOW = ("show", "servers", "state")
+NO_BACKEND = "{}: the proxy has no such backend with servers here and there"
 FORCED_MAINTENANCE = 0x01
 CONFIGURED_DISABLED = 0x04  # still shown after `set server … state ready`: it does not count
 RUNNING = 2
@@ -54,9 +55,10 @@ def route(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
 
 
 def look(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
-    """Read, change nothing: {entry, runtime, file} of one backend; ``message`` says what is missing."""
+    """Read, change nothing: {entry, runtime, file} of one backend; ``message`` says what could not be read,
+    ``lacks`` what is read and would refuse a route."""
     deadline = time.monotonic() + int(arguments["timeout_ms"]) / 1000
-    found: dict[str, Any] = {"entry": None, "runtime": None, "file": None, "message": ""}
+    found: dict[str, Any] = {"entry": None, "runtime": None, "file": None, "message": "", "lacks": []}
     problems = []
     try:
         found["entry"] = _entries(arguments["epoch_file"]).get(arguments["backend"])
@@ -69,6 +71,15 @@ def look(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
         found["runtime"] = _admin_states(text, arguments["backend"])
     except _StopError as stop:
         problems.append(str(stop))
+    try:
+        _require_configuration(arguments)
+    except _StopError as stop:
+        if stop.result == "refused":
+            found["lacks"].append(str(stop))
+        else:
+            problems.append(str(stop))
+    if found["runtime"] is None and not (problems or found["lacks"]):
+        found["lacks"].append(NO_BACKEND.format(arguments["backend"]))
     found["message"] = "; ".join(problems)
     return found
 
@@ -142,7 +153,7 @@ def _runtime(arguments: Mapping[str, Any], deadline: float) -> dict[str, str]:
     backend = arguments["backend"]
     states = _admin_states(_ask(arguments["socket"], ((*SHOW, backend),), deadline), backend)
     if states is None:
-        raise _StopError("failed", f"{backend}: the proxy has no such backend with servers here and there")
+        raise _StopError("failed", NO_BACKEND.format(backend))
     return states
 
 

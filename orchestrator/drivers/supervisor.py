@@ -38,6 +38,10 @@ _STATES: dict[int, StateName] = {
 }
 
 
+class NoSuchUnitError(PermanentError):
+    """The manager answers and knows no unit of that name."""
+
+
 @dataclass(frozen=True, slots=True)
 class UnitState:
     """What the manager says of a unit. ``pid`` is 0 when no process lives; ``started_at`` is in
@@ -66,7 +70,7 @@ def need_password(manager: Manager, secrets: Secrets) -> None:
 def state(
     manager: Manager, unit: str, secrets: Secrets, *, timeout_seconds: float = CALL_SECONDS_MAX
 ) -> UnitState:
-    """Ask for the state of a unit. TransientError: no answer; PermanentError: no such unit."""
+    """Ask for the state of a unit. TransientError: no answer; NoSuchUnitError: it knows none of that name."""
     answer = _call(manager, secrets, "supervisor.getProcessInfo", (unit,), time.monotonic() + timeout_seconds)
     info = cast("dict[str, Any]", answer)
     return UnitState(
@@ -180,8 +184,9 @@ def _call(
     except xmlrpc.client.Fault as fault:
         if fault.faultCode == fine:
             return None
-        name = "no such unit" if fault.faultCode == _BAD_NAME else fault.faultString
-        raise PermanentError(f"{method}({arguments[0]}): {name}") from fault
+        if fault.faultCode == _BAD_NAME:
+            raise NoSuchUnitError(f"{method}({arguments[0]}): no such unit") from fault
+        raise PermanentError(f"{method}({arguments[0]}): {fault.faultString}") from fault
     except Exception as error:  # the XML parsers raise many kinds; all mean: not supervisor
         raise http.NoAnswerError(
             f"{url}: {method}: the answer is not XML-RPC ({type(error).__name__})"

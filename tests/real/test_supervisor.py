@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.actions.service import Inspect, UnitParams
+from orchestrator.actions.service import Inspect, InspectParams
 from orchestrator.core.model import Host, Manager
-from orchestrator.core.outcomes import Succeeded
+from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
 from orchestrator.core.plan import Parts
 from orchestrator.drivers import supervisor
 from orchestrator.errors import PermanentError, TransientError
@@ -227,7 +227,9 @@ def look_at(lab: Lab, unit: str, manager: Manager | None = None) -> tuple[str, l
     """What the preflight step sees of a unit: its state, and findings with what mends each."""
     host = Host("h", "embassy", "127.0.0.1", manager=manager or lab.manager)
     passwords = {"secret://env/GOOD": "right", "secret://env/BAD": "wrong"}
-    outcome = Inspect().execute(context(UnitParams("h", unit), Parts(hosts={"h": host}), secrets=passwords))
+    outcome = Inspect().execute(
+        context(InspectParams("h", unit), Parts(hosts={"h": host}), secrets=passwords)
+    )
     assert isinstance(outcome, Succeeded), "it stands in nobody's way"
     return outcome.evidence["state"], [f"{f['text']} | {f['mend']}" for f in outcome.evidence["findings"]]
 
@@ -240,6 +242,30 @@ def test_what_should_wait_warm_and_does_not_is_a_finding_with_what_starts_it(lab
     supervisor.start(lab.manager, "quick", Passwords(), 5)
     assert look_at(lab, "quick") == ("running", [])
     supervisor.stop(lab.manager, "quick", Passwords(), 5)
+
+
+def test_a_cold_unit_may_be_stopped_and_must_be_known(lab: Lab) -> None:
+    supervisor.stop(lab.manager, "quick", Passwords(), 5)
+    parts = Parts(hosts={"h": Host("h", "embassy", "127.0.0.1", manager=lab.manager)})
+    passwords = {"secret://env/GOOD": "right"}
+
+    def looked(unit: str, parts: Parts = parts) -> tuple[Outcome, Finding]:
+        asked = context(InspectParams("h", unit, "cold"), parts, secrets=passwords)
+        return Inspect().execute(asked), Inspect().check(asked)
+
+    outcome, finding = looked("quick")
+    assert isinstance(outcome, Succeeded)
+    assert (outcome.evidence["state"], outcome.evidence["findings"]) == ("stopped", [])
+    assert finding.kind is FindingKind.DONE
+    outcome, finding = looked("quikc")
+    assert isinstance(outcome, Failed)
+    assert "knows no unit of that name" in outcome.message
+    assert len(outcome.evidence["findings"]) == 1
+    assert finding.kind is FindingKind.NOT_DONE
+    gone = replace(lab.manager, url=f"http://127.0.0.1:{free_port()}")
+    outcome, _ = looked("quikc", Parts(hosts={"h": Host("h", "embassy", "127.0.0.1", manager=gone)}))
+    assert isinstance(outcome, Succeeded), "a manager that does not answer says nothing of the name"
+    assert len(outcome.evidence["findings"]) == 1
 
 
 def test_a_manager_that_does_not_say_leaves_it_unknown_and_stops_nobody(lab: Lab) -> None:

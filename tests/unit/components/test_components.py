@@ -118,7 +118,10 @@ def keys(component: Component, at: Move) -> list[str]:
 
 def test_a_warm_program_is_only_waited_for_and_a_cold_one_started() -> None:
     assert keys(WARM, move()) == ["inspect-b1", "ready-b1", "inspect-b2", "ready-b2"]
-    assert keys(COLD, move()) == ["start-b1", "ready-b1", "start-b2", "ready-b2"]
+    assert keys(COLD, move()) == [
+        *("inspect-b1", "start-b1", "ready-b1"),
+        *("inspect-b2", "start-b2", "ready-b2"),
+    ]
     drafts = by_key(given(COLD))
     assert Gate.GRANTED in drafts["start-b1"].gates, "it must not run here while another site serves"
     assert drafts["ready-b1"].needs == ("start-b1",)
@@ -151,7 +154,19 @@ def test_a_warm_program_is_looked_at_before_the_order_and_stops_nobody() -> None
         (),
         (),
     )
-    assert not any(key.startswith("inspect-") for key in keys(COLD, move()))
+    assert "standby" not in draft.arguments
+
+
+def test_of_a_cold_program_the_manager_is_asked_before_the_order_whether_it_knows_it() -> None:
+    draft = by_key(given(COLD))["inspect-b1"]
+    assert (draft.action, draft.stage, draft.gates, draft.needs) == (
+        "service.inspect",
+        Stage.PREFLIGHT,
+        (),
+        (),
+    )
+    assert draft.arguments["standby"] == "cold"
+    assert "inspect-a1" not in keys(COLD, move(Operation.REPROTECT)), "nothing is started there"
 
 
 def test_readiness_is_asked_of_each_host_with_its_own_values() -> None:
@@ -166,10 +181,8 @@ def test_readiness_is_asked_of_each_host_with_its_own_values() -> None:
 def test_a_program_without_readiness_says_nothing_when_warm_and_is_up_once_started_when_cold() -> None:
     starts = [d for d in given(replace(WARM, ready=None)).drafts if d.stage is not Stage.PREFLIGHT]
     assert [(d.key, d.up) for d in starts] == [("start-b1", False), ("start-b2", False)]
-    assert [(d.key, d.up) for d in given(replace(COLD, ready=None)).drafts] == [
-        ("start-b1", True),
-        ("start-b2", True),
-    ]
+    starts = [d for d in given(replace(COLD, ready=None)).drafts if d.stage is not Stage.PREFLIGHT]
+    assert [(d.key, d.up) for d in starts] == [("start-b1", True), ("start-b2", True)]
 
 
 def test_a_name_server_answers_for_itself() -> None:
