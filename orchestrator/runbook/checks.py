@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from orchestrator.runbook import rules_estate, rules_names, rules_service, units
+from orchestrator.runbook import rules_argv, rules_estate, rules_names, rules_service, units
 from orchestrator.runbook.problems import YamlPath, suggest
 from orchestrator.runbook.references import (
     HOST_PLACEHOLDERS,
@@ -95,6 +95,8 @@ def _check_texts(sources: Sources, parsed: Parsed, names: Names) -> None:
             sources.note(parsed, path, "a line break or control character stands here", hint)
         if kind in ("template", "text"):
             _check_no_secret(sources, parsed, text)
+    for text, message in rules_argv.secrets_in(parsed.texts):
+        sources.note(parsed, text.path, message, rules_argv.HINT)
 
 
 def _note_unknown(sources: Sources, parsed: Parsed, text: Text, names: Names) -> None:

@@ -32,6 +32,7 @@ SECRET_HINT = (
     "write a reference, never the value: secret://file/NAME (a file in the estate's folder secrets/)"
     " or secret://env/NAME"
 )
+SECRET_FILE_HINT = "name a file that stands in the estate's folder secrets/ itself: secret://file/NAME"
 
 
 class BadUnit(ValueError):
@@ -86,6 +87,13 @@ def is_secret_reference(text: str) -> bool:
 def parse_secret(written: object) -> str:
     """A secret reference as it stands. Raises BadUnit, whose text never repeats what was written."""
     if not isinstance(written, str) or not is_secret_reference(written):
+        file = written.removeprefix("secret://file/") if isinstance(written, str) else written
+        if isinstance(file, str) and file != written:
+            parts = file.split("/")
+            if ".." in parts or file.startswith("/"):
+                raise BadUnit("leads out of secrets/", SECRET_FILE_HINT)
+            if len(parts) > 1:
+                raise BadUnit("names a folder inside secrets/", SECRET_FILE_HINT)
         if isinstance(written, str) and written.startswith("secret://"):
             raise BadUnit("is not a known kind of secret reference", SECRET_HINT)
         raise BadUnit("a secret stands here as a value", SECRET_HINT)
