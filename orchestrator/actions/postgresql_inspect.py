@@ -278,6 +278,7 @@ def _site(looks: list[_Look], site: str) -> dict[str, Json]:
         "receive_lsn": facts.held_lsn if facts.in_recovery else None,
         "streaming": streaming,
         "heartbeat_ns": max(beats, default=None),
+        "waits": postgresql_facts.waited(facts, [database.beat for database in best.databases]),
         "backlog_bytes": facts.backlog_bytes,
         "write_rate_rows_per_s": None if facts.in_recovery else server.write_rate_rows_per_s,
         "writers": {
@@ -309,7 +310,7 @@ def _remarks(context: Context[InspectParams], looks: list[_Look]) -> Iterator[Re
     for look in (home, target):
         if look is not None and look.facts and look.server and not look.facts.in_recovery:
             yield from postgresql_findings.of_primary(
-                look.facts, look.server, look.databases, cluster.durability
+                cluster.name, look.facts, look.server, look.databases, cluster.durability
             )
     if target is not None and target.facts and target.server and target.facts.in_recovery:
         addresses = [h.address for h in context.parts.hosts.values() if h.site == params.source]

@@ -67,7 +67,7 @@ def _member(context: Context[Any]) -> Member:
 
 def _look(
     context: Context[VerifyParams] | Context[MeasureParams],
-) -> tuple[Facts, dict[str, Writer | None], list[Beat]]:
+) -> tuple[Facts, dict[str, Writer | None], list[Beat | None]]:
     """What the server says of itself, then the epoch row and the heartbeat of each database: one session
     each, because taking one costs as much as asking."""
     at, names = _member(context), context.params.databases
@@ -83,7 +83,7 @@ def _look(
                 writers[database], beat = postgresql_facts.writer_and_beat(session)
                 beats.append(beat)
     assert found is not None
-    return found, writers, [beat for beat in beats if beat is not None]
+    return found, writers, beats
 
 
 # --- verify -------------------------------------------------------------------------------------
@@ -270,13 +270,15 @@ class Measure(ReadOnly):
 
     def execute(self, context: Context[MeasureParams]) -> Outcome:
         def work() -> Outcome:
-            facts, rows, beats = _look(context)
+            facts, rows, seen = _look(context)
+            beats = [beat for beat in seen if beat is not None]
             missing = [name for name, writer in rows.items() if writer is None]
             if missing:
                 return Failed(f"no epoch row in {', '.join(missing)}: the loss cannot be told")
-            durabilities = {writer.durability for writer in rows.values() if writer}
+            promised = {writer.durability for writer in rows.values() if writer} == {"remote"}
+            kept = postgresql_facts.waited(facts, seen) and not _is_contradicted(context)
             evidence: dict[str, Json] = {
-                "durability": "remote" if durabilities == {"remote"} else "local",
+                "durability": "remote" if promised and kept else "local",
                 "received_lsn": facts.held_lsn,
                 "replay_lsn": facts.replay_lsn,
                 "last_commit_ns": facts.last_commit_ns,
@@ -290,6 +292,15 @@ class Measure(ReadOnly):
             return Succeeded(evidence)
 
         return postgresql.settle(work)
+
+
+def _is_contradicted(context: Context[MeasureParams]) -> bool:
+    """Did a primary at another site say itself, to the inspection, that its commits do not wait?"""
+    here = _member(context).host.site
+    return any(
+        site != here and side.get("role") == "primary" and side.get("waits") is False
+        for site, side in postgresql_facts.inspected(context.evidence)
+    )
 
 
 def _home_lsn(context: Context[MeasureParams]) -> str | None:

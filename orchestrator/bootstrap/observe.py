@@ -46,8 +46,11 @@ class Confirmation:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
+    """``findings``: what the sides say is amiss with them, with what mends it."""
+
     document: dict[str, Any]
     text: str
+    findings: tuple[str, ...] = ()
 
 
 def confirmation(run: Run) -> Confirmation:
@@ -139,13 +142,15 @@ def expected_loss_text(found: Mapping[str, Json], plan: Plan, now_utc_ns: int) -
     writers = target.get("writers") or {}
     if stands(plan):
         return f"0 ({plan.target} takes the writes already; what the other side alone held was listed)"
-    if writers and all(w.get("durability") == "remote" for w in writers.values()):
+    home = _site(found, plan.source)
+    broken = home.get("role") == "primary" and home.get("waits") is False
+    promised = writers and all(w.get("durability") == "remote" for w in writers.values())
+    if promised and target.get("waits") is True and not broken:
         return "0 (every acknowledged commit waited for the embassy)"
     last = target.get("last_commit_ns")
     if not isinstance(last, int) or target.get("heartbeat_ns") is None:
         return "unknown (no heartbeat from home)"
     age_ms = max(0, (now_utc_ns - last) // 1_000_000)
-    home = _site(found, plan.source)
     behind = ""
     if home.get("lsn") and target.get("receive_lsn"):
         from orchestrator.core.loss import lsn_number
@@ -312,7 +317,8 @@ def look_for_conflicts(app: App) -> Seen:
     document["left"] = [{"cluster": each.unit, "site": each.site, **each.old.evidence()} for each in left]
     document["apart"] = [{"group": each.group, **each.evidence()} for each in apart]
     document["unprotected"] = lost
-    return Seen(document, "\n".join(lines))
+    findings = tuple(line for unit, (_, found) in clusters.items() for line in _finding_lines(unit, found))
+    return Seen(document, "\n".join(lines), findings)
 
 
 def look_before(app: App, operation: Operation) -> None:

@@ -25,7 +25,7 @@ def show(run: str | None, estate: str | None, output: Output, *, live: bool = Fa
         seen = look_for_conflicts(app)
         body, text = snapshot(app, run)
         body["live"] = seen.document
-        text += "\n" + seen.text
+        text = "\n".join([text, seen.text, *(f"  {line}" for line in seen.findings)])
     emit(output, "continuity/status/v1", {**body, **looked_at(app)}, text)
 
 

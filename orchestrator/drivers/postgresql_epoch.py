@@ -31,9 +31,17 @@ CREATE TABLE IF NOT EXISTS continuity.writer (
 CREATE TABLE IF NOT EXISTS continuity.canary (
     site text PRIMARY KEY, run text, at timestamptz, epoch bigint);
 CREATE TABLE IF NOT EXISTS continuity.heartbeat (
-    "only" boolean PRIMARY KEY DEFAULT true CHECK ("only"), at timestamptz NOT NULL);
+    "only" boolean PRIMARY KEY DEFAULT true CHECK ("only"), at timestamptz NOT NULL, waits boolean);
+ALTER TABLE continuity.heartbeat ADD COLUMN IF NOT EXISTS waits boolean;
 INSERT INTO continuity.heartbeat (at) VALUES (clock_timestamp()) ON CONFLICT DO NOTHING;
 """
+
+BEAT = (
+    "UPDATE continuity.heartbeat SET at = clock_timestamp(),"
+    " waits = current_setting('synchronous_standby_names') <> ''"
+    " AND current_setting('synchronous_commit') NOT IN ('off', 'local')"
+)
+"""What the service that writes says each second: that it lives, and whether its commits wait abroad."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,11 @@ SELECT pg_is_in_recovery(),
 """
 # The full transaction id of the next checkpoint is written EPOCH:XID.
 
-HEARTBEAT = (
-    "SELECT (extract(epoch FROM at) * 1000000000)::bigint, xmin::text::bigint FROM continuity.heartbeat"
-)
+HEARTBEAT = """
+SELECT (extract(epoch FROM at) * 1000000000)::bigint, xmin::text::bigint,
+    (to_jsonb(heartbeat) ->> 'waits')::boolean FROM continuity.heartbeat"""
+# Through jsonb: a table that was made before the column says nothing, and that is no error.
+HEARTBEAT_NS_MAX = 5_000_000_000  # it is written each second
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,11 @@ class Facts:
     @property
     def role(self) -> str:
         return "standby" if self.in_recovery else "primary"
+
+    @property
+    def waits(self) -> bool:
+        """Do commits here wait for the other side, as the server is set?"""
+        return bool(self.synchronous_standby_names) and self.synchronous_commit not in ("off", "local")
 
     @property
     def is_paused(self) -> bool:
@@ -127,10 +134,12 @@ def facts(session: Session) -> Facts:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """A heartbeat row: when it was written, and the low 32 bits of the transaction that wrote it."""
+    """A heartbeat row: when it was written, the low 32 bits of the transaction that wrote it, and whether
+    commits waited for the other side then; False where it does not say."""
 
     at_ns: int
     xid_low: int
+    waits: bool
 
 
 def heartbeat(session: Session) -> Beat | None:
@@ -141,7 +150,11 @@ def heartbeat(session: Session) -> Beat | None:
         found = rows(session, HEARTBEAT)
     except psycopg.errors.UndefinedTable:
         return None
-    return Beat(int(found[0][0]), int(found[0][1])) if found and found[0][0] is not None else None
+    return _beat(*found[0]) if found else None
+
+
+def _beat(at_ns: Any, xid: Any, waits: bool | None) -> Beat | None:
+    return None if at_ns is None else Beat(int(at_ns), int(xid), bool(waits))
 
 
 ROW_AND_BEAT = f"""
@@ -155,17 +168,29 @@ def writer_and_beat(session: Session) -> tuple[Writer | None, Beat | None]:
     import psycopg
 
     try:
-        epoch, site, run, durability, at_ns, xid = row(session, ROW_AND_BEAT)
+        epoch, site, run, durability, *beat = row(session, ROW_AND_BEAT)
     except psycopg.errors.UndefinedTable:
         return read(session), heartbeat(session)
     writer = None if epoch is None else Writer(int(epoch), site, run, durability)
-    return writer, None if at_ns is None else Beat(int(at_ns), int(xid))
+    return writer, _beat(*beat)
 
 
 def heartbeat_ns(session: Session) -> int | None:
     """When the heartbeat row of this database was last written; None when there is none."""
     beat = heartbeat(session)
     return None if beat is None else beat.at_ns
+
+
+def waited(seen: Facts, beats: Sequence[Beat | None]) -> bool:
+    """Is it proven to this server that acknowledged commits waited for the other side? A primary tells by its
+    settings. A standby knows by the last beat of every database that arrived, none of them older than
+    the commits that came after it allow: the epoch row alone is a promise that people may have broken."""
+    if not seen.in_recovery:
+        return seen.waits
+    if seen.last_commit_ns is None or not beats:
+        return False
+    oldest_ns = seen.last_commit_ns - HEARTBEAT_NS_MAX
+    return all(beat is not None and beat.waits and beat.at_ns >= oldest_ns for beat in beats)
 
 
 def inspected(evidence: Mapping[str, Mapping[str, Json]]) -> Iterator[tuple[str, Mapping[str, Json]]]:

@@ -10,12 +10,11 @@ from typing import Any
 
 from orchestrator.core.values import duration_text, size_text
 from orchestrator.drivers.postgresql import Session, quote, quote_name, value
-from orchestrator.drivers.postgresql_epoch import Writer, read
-from orchestrator.drivers.postgresql_facts import Facts, heartbeat_ns
+from orchestrator.drivers.postgresql_epoch import BEAT, Writer
+from orchestrator.drivers.postgresql_facts import HEARTBEAT_NS_MAX, Beat, Facts, writer_and_beat
 from orchestrator.drivers.postgresql_upstream import SET_BOUND
 
 MILLISECOND_NS = 1_000_000
-HEARTBEAT_NS_MAX = 5_000 * MILLISECOND_NS  # it is written each second
 NAMES_MAX = 20  # of one sort in one finding
 AGENTS = {
     "patroni": "Patroni",
@@ -121,12 +120,16 @@ class DatabaseState:
 
     name: str
     writer: Writer | None
-    heartbeat_ns: int | None
+    beat: Beat | None
     unlogged: tuple[str, ...]
     servers: tuple[tuple[str, str], ...]
     collations: tuple[tuple[str, str, str], ...]
     missing: tuple[str, ...]
     extensions: tuple[str, ...]
+
+    @property
+    def heartbeat_ns(self) -> int | None:
+        return None if self.beat is None else self.beat.at_ns
 
 
 def server_state(session: Session) -> ServerState:
@@ -149,7 +152,7 @@ def server_state(session: Session) -> ServerState:
 
 def database_state(session: Session, name: str) -> DatabaseState:
     """Look once into the session's database."""
-    writer, beat = read(session), heartbeat_ns(session)
+    writer, beat = writer_and_beat(session)
     found: Any = value(session, DATABASE)
     return DatabaseState(
         name,
@@ -182,11 +185,8 @@ def of_rows(cluster: str, databases: Collection[DatabaseState]) -> Iterator[Rema
         )
 
 
-BEAT = "UPDATE continuity.heartbeat SET at = clock_timestamp()"
-
-
 def of_primary(
-    facts: Facts, server: ServerState, databases: Collection[DatabaseState], durability: str
+    cluster: str, facts: Facts, server: ServerState, databases: Collection[DatabaseState], durability: str
 ) -> Iterator[Remark]:
     """What only a primary can tell. ``durability``: what the estate declares for the cluster."""
     beats = [database.heartbeat_ns for database in databases if database.heartbeat_ns is not None]
@@ -201,8 +201,7 @@ def of_primary(
             f"{database}: COMMIT PREPARED {quote(name)} or ROLLBACK PREPARED {quote(name)}",
         )
     rows = {database.writer.durability for database in databases if database.writer}
-    waits = facts.synchronous_standby_names and facts.synchronous_commit not in ("off", "local")
-    if rows == {"remote"} and not waits:
+    if rows == {"remote"} and not facts.waits:
         yield Remark(
             "the rows say that commits wait for the other side, and they do not"
             f" (synchronous_standby_names = {facts.synchronous_standby_names!r},"
@@ -211,6 +210,12 @@ def of_primary(
         )
     elif durability == "remote" and "local" in rows:
         yield Remark("commits do not wait for the other side", "continuity reprotect")
+    silent = [database.name for database in databases if not (database.beat and database.beat.waits)]
+    if rows == {"remote"} and facts.waits and silent:
+        yield Remark(
+            f"{', '.join(silent)}: no heartbeat says that commits wait: a failover would not state that nothing is lost",
+            f"continuity epoch install {cluster}, and {BEAT} each second by the service that writes",
+        )
 
 
 def of_target(

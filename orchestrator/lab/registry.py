@@ -57,7 +57,9 @@ STATE = """
 SELECT pg_is_in_recovery(), current_setting('default_transaction_read_only') = 'on', epoch, site
 FROM continuity.writer"""
 HEARTBEAT = """
-UPDATE continuity.heartbeat SET at = clock_timestamp() FROM continuity.writer WHERE writer.site = %s"""
+UPDATE continuity.heartbeat SET at = clock_timestamp(), waits = current_setting('synchronous_standby_names') <> ''
+    AND current_setting('synchronous_commit') NOT IN ('off', 'local')
+FROM continuity.writer WHERE writer.site = %s"""
 
 
 class NotReachedError(Exception):

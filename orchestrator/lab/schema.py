@@ -32,7 +32,7 @@ CREATE TABLE continuity.writer (
     durability text NOT NULL CHECK (durability IN ('remote', 'local')));
 CREATE TABLE continuity.canary (site text PRIMARY KEY, run text, at timestamptz, epoch bigint);
 CREATE TABLE continuity.heartbeat (
-    "only" boolean PRIMARY KEY DEFAULT true CHECK ("only"), at timestamptz NOT NULL);
+    "only" boolean PRIMARY KEY DEFAULT true CHECK ("only"), at timestamptz NOT NULL, waits boolean);
 INSERT INTO continuity.heartbeat (at) VALUES (clock_timestamp());
 """
 

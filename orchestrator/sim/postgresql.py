@@ -197,12 +197,13 @@ def measure(call: Call) -> Answer:
     count = server.received
     last_ns = UTC_START_NS + upstream.rows[count - 1].ns if count else None
     home = upstream.lsn() if call.world.answers(upstream.host) else None
+    beats = cluster.interval_ns <= SECOND_NS
     seen: dict[str, Json] = {
-        "durability": server.writer().durability,
+        "durability": server.writer().durability if beats else "local",
         "received_lsn": server.lsn(),
         "replay_lsn": server.lsn(),
         "last_commit_ns": last_ns,
-        "heartbeat_ns": last_ns if cluster.interval_ns <= SECOND_NS else None,
+        "heartbeat_ns": last_ns if beats else None,
         "home_lsn": home,
         "write_rate_rows_per_s": -(-SECOND_NS // cluster.interval_ns),
     }

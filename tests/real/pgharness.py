@@ -15,6 +15,7 @@ from pathlib import Path
 from psycopg import sql
 
 from orchestrator.drivers import supervisor
+from orchestrator.drivers.postgresql_epoch import BEAT, install_tables
 from orchestrator.errors import TransientError
 from tests.action_context import GivenSecrets
 from tests.real.pgfiles import certificates, configure, wrappers, write
@@ -126,12 +127,11 @@ def _schema(pair: Pair) -> None:
     for database in DATABASES:
         with pair.connect("home", database) as session:
             session.execute("CREATE TABLE rows (id text PRIMARY KEY, value text NOT NULL)")
-    from orchestrator.drivers.postgresql_epoch import install_tables
 
     for database in DATABASES:
         with pair.connect("home", database) as session:
             install_tables(session, epoch=1, site="home", run="install", durability="local")
-            session.execute("UPDATE continuity.heartbeat SET at = clock_timestamp()")
+            session.execute(BEAT)
 
 
 def copy_template(template: Pair, folder: Path, *, synchronous: bool, start: bool = True) -> Pair:
@@ -155,6 +155,7 @@ def copy_template(template: Pair, folder: Path, *, synchronous: bool, start: boo
             for database in DATABASES:
                 session = stack.enter_context(pair.connect("home", database))
                 session.execute("UPDATE continuity.writer SET durability = 'remote'")
+                session.execute(BEAT)
     pair.wait_caught_up()
     return pair
 
@@ -173,6 +174,7 @@ def running(template: Pair, folder: Path, *, synchronous: bool = True) -> Iterat
         if synchronous:
             for database in DATABASES:
                 pair.ask("home", "UPDATE continuity.writer SET durability = 'remote'", database=database)
+                pair.ask("home", BEAT, database=database)
         pair.wait_caught_up()
         yield pair
     finally:

@@ -228,6 +228,7 @@ def test_an_old_heartbeat_and_a_promise_that_is_not_kept_are_found(pair: Pair) -
     setting = "SELECT current_setting('synchronous_standby_names') = ''"
     until(lambda: pair.ask("home", setting), "the reload is not seen")
     assert mend_of(pair, "and they do not")
+    assert inspect(pair).evidence["sites"]["home"]["waits"] is False
     for database in DATABASES:
         pair.ask("home", "UPDATE continuity.writer SET durability = 'local'", database=database)
     assert mend_of(pair, "commits do not wait") == "continuity reprotect"

@@ -22,6 +22,7 @@ from orchestrator.actions.postgresql_verify import (
 )
 from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Failed, Succeeded
+from orchestrator.drivers.postgresql_epoch import BEAT, install_tables
 from tests.real.pgharness import CLUSTER, DATABASES, Load, Pair, running, until
 
 pytestmark = pytest.mark.real
@@ -113,6 +114,46 @@ def test_measure_says_remote_only_when_every_row_does(pair: Pair) -> None:
     pair.ask("home", "UPDATE continuity.writer SET durability = 'local'", database="land")
     pair.wait_caught_up()
     assert measured(pair)["durability"] == "local"
+
+
+def beat(pair: Pair) -> None:
+    for database in DATABASES:
+        pair.ask("home", BEAT, database=database)
+    pair.wait_caught_up()
+
+
+def test_a_promise_that_people_broke_is_not_believed(pair: Pair) -> None:
+    """The rows go on saying that commits wait; home is not asked: the last beats tell."""
+    assert measured(pair)["durability"] == "remote"
+    pair.ask("home", "ALTER SYSTEM SET synchronous_standby_names = ''")
+    pair.ask("home", "SELECT pg_reload_conf()")
+    until(lambda: not pair.ask("home", "SELECT current_setting('synchronous_standby_names')"), "not reloaded")
+    seen = {"x/inspect": {"sites": {"home": {"reachable": True, "role": "primary", "waits": False}}}}
+    assert measured(pair, seen)["durability"] == "local", "home said so itself, before any beat"
+    beat(pair)
+    assert pair.ask("embassy", "SELECT durability FROM continuity.writer") == "remote"
+    assert measured(pair)["durability"] == "local"
+
+
+def test_without_a_fresh_beat_of_each_database_nothing_is_promised(pair: Pair) -> None:
+    old = "UPDATE continuity.heartbeat SET at = at - interval '1 minute'"
+    for broken in ("UPDATE continuity.heartbeat SET waits = NULL", old, "DELETE FROM continuity.heartbeat"):
+        beat(pair)
+        assert measured(pair)["durability"] == "remote"
+        pair.ask("home", broken, database="land")
+        pair.wait_caught_up()
+        assert measured(pair)["durability"] == "local", broken
+
+
+def test_a_table_that_was_made_before_beats_told_gets_its_column(pair: Pair) -> None:
+    pair.ask("home", "ALTER TABLE continuity.heartbeat DROP COLUMN waits", database="land")
+    pair.wait_caught_up()
+    found = measured(pair)
+    assert (found["durability"], isinstance(found["heartbeat_ns"], int)) == ("local", True)
+    with pair.connect("home", "land") as session:
+        install_tables(session, epoch=1, site="home", run="again", durability="remote")
+    beat(pair)
+    assert measured(pair)["durability"] == "remote"
 
 
 def test_measure_of_an_asynchronous_standby(pg_template: Pair, tmp_path: Path) -> None:
