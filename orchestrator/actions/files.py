@@ -81,6 +81,7 @@ class Verify:
             "files": seen["files"],
             "bytes": seen["bytes"],
             "manifest_sha256": seen["digest"],
+            "manifest_written_ns": seen["written_ns"],
         }
         if problems:
             more = seen["problem_count"] - len(seen["problems"])

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from orchestrator.components.files import Files, FilesAt, joined
-from orchestrator.core.model import group_of
+from orchestrator.core.model import Operation, group_of
 from orchestrator.core.templates import host_values, resolve
 from orchestrator.core.values import Json
+from orchestrator.engine.journal import utc_text
 from orchestrator.errors import ContinuityError
 
 if TYPE_CHECKING:
     from orchestrator.bootstrap.app import App
     from orchestrator.core.groups import GroupState
+    from orchestrator.core.plan import Plan
     from orchestrator.drivers.files_history import Beyond, Holding
     from orchestrator.ports import Context
 
@@ -49,6 +51,30 @@ def documents_apart(app: App) -> list[Apart]:
             if state.adopted and state.active in files.at and not state.claim:
                 found += list(_apart(context, state, unit, files))
     return found
+
+
+def unmeasured(app: App, plan: Plan) -> dict[str, str]:
+    """Unit → what a failover can say of documents that never arrived: nothing but how old those are that did.
+    A group whose target publishes already loses nothing by the move."""
+    if plan.operation is not Operation.FAILOVER:
+        return {}
+    moving = {unit for move in plan.groups.values() if move.active != plan.target for unit in move.units}
+    found = {}
+    with app.context("observe", STEP, LOOK_SECONDS) as context:
+        for _, unit, files in _components(app):
+            if unit in moving and plan.target in files.at:
+                found[unit] = _unmeasured(context, files, plan.target)
+    return found
+
+
+def _unmeasured(context: Context[Any], files: Files, site: str) -> str:
+    try:
+        seen = _holding(context, files, site)
+    except (ContinuityError, TimeoutError) as error:
+        return f"not measured; the manifest at {site} was not seen ({error})"
+    if not seen.since_ns:
+        return f"not measured; there is no manifest at {site}"
+    return f"not measured; last signed manifest at {site} is of {utc_text(seen.since_ns)}"
 
 
 def list_documents(

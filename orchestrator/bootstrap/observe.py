@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.bootstrap.documents import unmeasured
 from orchestrator.bootstrap.standing import (
     journal_apart,
     journal_conflict,
@@ -53,8 +54,9 @@ class Seen:
     findings: tuple[str, ...] = ()
 
 
-def confirmation(run: Run) -> Confirmation:
-    """The services, whose they are and under which law, and the loss to be expected now."""
+def confirmation(run: Run, documents: Mapping[str, str]) -> Confirmation:
+    """The services, whose they are and under which law, and the loss to be expected now. ``documents``: unit →
+    what can be said of the loss of documents."""
     plan = run.plan
     lines = [f"{plan.operation}: {plan.source or 'the old side'} → {plan.target}, plan {plan.digest[:12]}"]
     for facts in plan.services.values():
@@ -70,6 +72,7 @@ def confirmation(run: Run) -> Confirmation:
         healthy = healthy or (bool(source.get("reachable")) and source.get("serves_writes") is True)
         if plan.operation is Operation.FAILOVER:
             lines.append(f"  {unit}: expected loss now: {expected_loss_text(found, plan, run.last.utc_ns)}")
+    lines += [f"  {unit}: expected loss now: {loss}" for unit, loss in documents.items()]
     lines += [f"  {line}" for line in other_findings(run)]
     return Confirmation("\n".join(lines), healthy)
 
@@ -174,7 +177,7 @@ def observe(app: App, plan: Plan) -> dict[str, Any]:
             step.unit: expected_loss_text(found[step.id].get("evidence") or {}, plan, at.utc_ns)
             for step in steps
             if step.action.kind == INSPECT
-        }
+        } | unmeasured(app, plan)
     else:
         observed["lines"] += look_for_conflicts(app).text.splitlines()
     return observed

@@ -288,13 +288,15 @@ def _answered(app: App, driver: Driver, flags: Flags, *, on_terminal: bool) -> b
 
 def _confirm(app: App, driver: Driver, flags: Flags) -> None:
     """Show the loss about to be accepted and take the typed confirmation; refusing undoes the run."""
+    from orchestrator.bootstrap.documents import unmeasured
     from orchestrator.bootstrap.observe import confirmation, preflight_findings, stands
     from orchestrator.bootstrap.operations import strictest_rpo_ms
     from orchestrator.cli import _acceptance as acceptance
     from orchestrator.engine.clock import now
 
     run = driver.run
-    shown = confirmation(run)
+    documents = unmeasured(app, run.plan)
+    shown = confirmation(run, documents)
     if run.plan.operation is Operation.FAILOVER and shown.is_source_healthy and not flags.even_if_healthy:
         say(shown.text)
         driver.tell(Abort(now(app.clock), flags.by, f"{run.plan.source} is healthy"))
@@ -313,6 +315,8 @@ def _confirm(app: App, driver: Driver, flags: Flags) -> None:
     if flags.is_confirmed:
         for line in preflight_findings(run):
             say(line)
+        for unit, loss in documents.items():
+            say(f"{unit}: expected loss now: {loss}")
         driver.authorise(flags.by, limit, "--yes")
         return
     phrase = f"{run.plan.operation} {run.plan.target}"

@@ -32,8 +32,8 @@ def verify(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
     """Compare a directory with its manifest (``sha256sum`` format, paths from the directory).
 
     Arguments: directory, manifest (a path; relative: from the directory), timeout_ms. Result:
-    {manifest, signature, problems: [text], problem_count, files, bytes, digest}; every listed file must
-    be there and equal, and nothing else may be there.
+    {manifest, signature, problems: [text], problem_count, files, bytes, digest, written_ns}; every listed
+    file must be there and equal, and nothing else may be there. ``written_ns``: the manifest, by this clock.
     """
     deadline = time.monotonic() + int(arguments["timeout_ms"]) / 1000
     directory = str(arguments["directory"])
@@ -66,6 +66,7 @@ def verify(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
         "problem_count": len(problems),
         "files": len(listed),
         "bytes": read_bytes,
+        "written_ns": _modified_ns(path),
         "digest": hashlib.sha256((text or "").encode()).hexdigest(),
     }
 

@@ -10,11 +10,12 @@ from typing import Any
 from orchestrator.core import events
 from orchestrator.core.events import Event
 from orchestrator.core.inputs import At
+from orchestrator.core.model import Operation
 from orchestrator.core.plan import Role, Step
 from orchestrator.core.run import Run
 from orchestrator.core.states import SATISFIED, StepState
 from orchestrator.core.values import duration_text
-from orchestrator.engine.journal import RUN, Journal, moment
+from orchestrator.engine.journal import RUN, Journal, moment, utc_text
 from orchestrator.reports.clocks import Clocks, clocks_of
 from orchestrator.reports.history import names_of
 from orchestrator.reports.state import loss_document, loss_text
@@ -117,9 +118,24 @@ def _lost_by(run: Run, unit: str) -> tuple[int | None, str]:
             return 0, f"{step.id}: both sites had an equal manifest"
         if state.evidence.get("drained") is True:
             return 0, f"{step.id}: everything up to the old side's last record had arrived"
+    for _, state in states:
+        written = state.evidence.get("manifest_written_ns")
+        if isinstance(written, int):
+            return None, f"loss not measured; last signed manifest here is of {utc_text(written)}"
     if any(s.role is Role.VERIFY and state.state is StepState.SUCCEEDED for s, state in states):
         return None, "verified as it is here; what never arrived was not measured"
     return None, "not measured"
+
+
+def _unstated(run: Run) -> Iterator[tuple[str, str]]:
+    """(unit, why) of what a failover moved without a stated loss."""
+    if run.plan.operation is not Operation.FAILOVER:
+        return
+    for move in run.plan.groups.values():
+        for unit in move.units:
+            lost_ms, basis = _lost_by(run, unit)
+            if unit not in run.losses and lost_ms is None:
+                yield unit, basis
 
 
 def served_at(run: Run, service: str, clocks: Clocks) -> At | None:
@@ -233,6 +249,7 @@ def record_text(document: dict[str, Any], run: Run) -> str:
         rpo_goal = duration_text(int(facts["rpo_objective_seconds"] * 1000))
         lines.append(f"  {name:<22} {rto:>10} / {rto_goal:<13} {rpo:>10} / {rpo_goal}")
     lines += [f"  stated loss {unit}: {loss_text(loss)}" for unit, loss in sorted(run.losses.items())]
+    lines += [f"  {unit}: {basis}" for unit, basis in _unstated(run)]
     slowest = sorted((s for s in document["steps"] if s["seconds"] is not None), key=lambda s: -s["seconds"])[
         :3
     ]

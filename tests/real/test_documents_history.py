@@ -83,6 +83,11 @@ def lab() -> Iterator[Lab]:
 
 
 def say(lab: Lab, code: int, *words: str) -> dict[str, Any]:
+    return answered(lab, code, *words)[0]
+
+
+def answered(lab: Lab, code: int, *words: str) -> tuple[dict[str, Any], str]:
+    """A command's document, and what it said to people meanwhile."""
     kept = {name: value for name, value in os.environ.items() if name != "CONTINUITY_ESTATE"}
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator", *words, "--estate", str(lab.estate), "--output", "json"],
@@ -95,7 +100,7 @@ def say(lab: Lab, code: int, *words: str) -> dict[str, Any]:
     )
     assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
     found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return found, done.stderr
 
 
 def manager(lab: Lab, site: SiteName) -> Manager:
@@ -126,7 +131,14 @@ def lose_home(lab: Lab, ledger: Ledger) -> None:
     supervisor.stop(manager(lab, "embassy"), REPLICATOR, Secrets(lab), UNIT_SECONDS_MAX)
     assert ledger.put("home", "2026/not-arrived.txt", "lost") == 200
     faults.break_it(lab, "home-crash")
-    say(lab, DONE, "failover", *PEOPLE)
+    unit, loss = f"{SERVICE}/documents", "not measured; last signed manifest "
+    live = say(lab, DONE, "plan", "failover", "--live")
+    assert live["observed"]["loss"][unit].startswith(f"{loss}at embassy is of 20")
+    _, told = answered(lab, DONE, "failover", *PEOPLE)
+    assert f"{unit}: expected loss now: {loss}" in told
+    recorded = say(lab, DONE, "report")
+    assert recorded["services"][SERVICE]["rpo_basis"].startswith(f"{unit}: loss {loss}here is of 20")
+    assert recorded["services"][SERVICE]["rpo_met"] is None
     assert ledger.put("embassy", "2026/a.txt", "second") == 200
     assert ledger.put("embassy", "2026/abroad.txt", "abroad") == 200
 
