@@ -313,10 +313,9 @@ def _confirm(app: App, driver: Driver, flags: Flags) -> None:
     if limit is None:
         limit = strictest_rpo_ms(run.plan)
     if flags.is_confirmed:
-        for line in preflight_findings(run):
+        losses = (f"{unit}: expected loss now: {loss}" for unit, loss in documents.items())
+        for line in (*preflight_findings(run), *losses):
             say(line)
-        for unit, loss in documents.items():
-            say(f"{unit}: expected loss now: {loss}")
         driver.authorise(flags.by, limit, "--yes")
         return
     phrase = f"{run.plan.operation} {run.plan.target}"
