@@ -127,7 +127,7 @@ def _list(context: Context[ListParams]) -> Mapping[str, Json]:
                 postgresql_divergence.compare(lost, kept_side, place, (), tally, write)
     evidence: dict[str, Json] = {
         "how": "listed",
-        "because": f"{tally.rows} rows by table and key in {_folder(kept)}/{LIST}",
+        "because": f"{tally.rows} rows by table and key in {_folder(kept)}/{LIST}{_not_compared(tally)}",
         "kept": kept,
         "rows": tally.rows,
         "tables": tally.tables,
@@ -137,6 +137,14 @@ def _list(context: Context[ListParams]) -> Mapping[str, Json]:
     files: dict[str, Json] = {f"{_folder(kept)}/{SUMMARY}": json.dumps(evidence) + "\n"}
     postgresql_server.call(context, follower, postgresql_host.write_files, {"files": files})
     return evidence
+
+
+def _not_compared(tally: Tally) -> str:
+    """A list that is not whole says so: rows without a key cannot be told apart."""
+    left = [
+        place for place, found in tally.tables.items() if isinstance(found, Mapping) and not found["compared"]
+    ]
+    return f"; without a primary key, so not compared: {', '.join(left)}" if left else ""
 
 
 @contextmanager

@@ -230,7 +230,7 @@ def keep(app: App, wanted: Wanted, sides: Sides, diverged: Mapping[str, Json]) -
     held = _reserve(app, wanted, sides)
     app.at_point("keep reserved")
     try:
-        closed = _close(app, wanted, held) if wanted.close else {}
+        closed = close(app, wanted, held.id) if wanted.close else {}
         seen = look(app, wanted, app.journal.group(wanted.group))
         must_be_possible(app, wanted, seen)
         if not wanted.close:
@@ -280,7 +280,7 @@ def _reserve(app: App, wanted: Wanted, sides: Sides) -> Keeping:
     return held
 
 
-def _close(app: App, wanted: Wanted, held: Keeping) -> dict[str, Json]:
+def close(app: App, wanted: Wanted, name: str) -> dict[str, Json]:
     """Stop every other member for good and prove it. Host → its proof."""
     from orchestrator.engine.dispatch import guarded
 
@@ -288,7 +288,7 @@ def _close(app: App, wanted: Wanted, held: Keeping) -> dict[str, Json]:
     proofs: dict[str, Json] = {}
     for arguments in _closings(app, wanted):
         host = str(arguments["host"])
-        with app.context(held.id, f"close-{host}", CLOSE_SECONDS) as made:
+        with app.context(name, f"close-{host}", CLOSE_SECONDS) as made:
             params = app.catalog.parse(STOP, arguments)
             context: Context[Any] = replace(made, params=params, operation=Operation.FAILOVER)
             outcome = guarded(partial(action.execute, context), mutates=True)

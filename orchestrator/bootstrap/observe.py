@@ -17,10 +17,11 @@ from orchestrator.bootstrap.standing import (
     journal_conflict,
     journal_left,
     journal_unprotected,
+    told,
     writing_sites,
 )
 from orchestrator.core.claims import CONTRADICTIONS
-from orchestrator.core.groups import adopt_command, resolve_command
+from orchestrator.core.groups import adopt_command
 from orchestrator.core.model import Operation, Stage
 from orchestrator.core.outcomes import Failed, Succeeded
 from orchestrator.core.plan import Plan, Role, Step
@@ -300,18 +301,14 @@ def look_for_conflicts(app: App) -> Seen:
             lines.append(f"  {unit} at {site}: {state}")
         writers = writing_sites(found)
         if len(writers) > 1:
-            told = f"{' and '.join(writers)} take writes; people decide: {resolve_command(group)}"
-            lines.append(f"  {unit}: SPLIT BRAIN: {told}")
             journal_conflict(app, group, {"cluster": unit, "writers": list(writers)})
+            lines.append(f"  {unit}: {told(app, group, _writing_text(app, group, writers))}")
     left = journal_left(app, clusters)
     apart = journal_apart(app)
     lost = journal_unprotected(app, clusters)
+    lines += [f"  {each.unit} at {each.site}: {told(app, each.group, each.old.text())}" for each in left]
     lines += [
-        f"  {each.unit} at {each.site}: SPLIT BRAIN: {each.old.text()}; people decide: {resolve_command(each.group)}"
-        for each in left
-    ]
-    lines += [
-        f"  {each.unit} at {each.site}: SPLIT BRAIN: {each.found.text()}; people decide: {resolve_command(each.group)}"
+        f"  {each.unit} at {each.site}: {told(app, each.group, each.found.text())}"
         if each.found.is_second
         else f"  {each.unit} at {each.site}: {each.found.text()}"
         for each in apart
@@ -322,6 +319,15 @@ def look_for_conflicts(app: App) -> Seen:
     document["unprotected"] = lost
     findings = tuple(line for unit, (_, found) in clusters.items() for line in _finding_lines(unit, found))
     return Seen(document, "\n".join(lines), findings)
+
+
+def _writing_text(app: App, group: str, writers: list[str]) -> str:
+    """Once people have decided, the lost side alone is spoken of: it is owed its place behind the kept one."""
+    state = app.journal.group(group)
+    lost = [site for site in writers if site != state.active]
+    if state.is_resolved and not state.conflict:
+        return f"{' and '.join(lost)} still takes writes"
+    return f"{' and '.join(writers)} take writes"
 
 
 def look_before(app: App, operation: Operation) -> None:

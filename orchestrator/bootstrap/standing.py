@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.bootstrap.documents import Apart, documents_apart
 from orchestrator.core.events import GroupConflictSeen, GroupProtectionLost
+from orchestrator.core.groups import resolve_command
 from orchestrator.core.values import Json
 from orchestrator.engine.clock import now
 from orchestrator.errors import PermanentError, TransientError
@@ -39,6 +40,18 @@ class Left:
 def writing_sites(found: Mapping[str, Any]) -> list[str]:
     """The sites of an inspection that take writes."""
     return [site for site, seen in (found.get("sites") or {}).items() if seen.get("serves_writes")]
+
+
+def told(app: App, group: str, seen: str) -> str:
+    """A second history as people are told of it: what they decided already, else what they decide now."""
+    from orchestrator.bootstrap.keeping import next_commands
+
+    state = app.journal.group(group)
+    if state.claim:
+        return f"SPLIT BRAIN: {seen}; run {state.claim} ends first: continuity status {state.claim}"
+    if state.is_resolved and not state.conflict:
+        return f"resolved (keep {state.active}); {seen}; next: {next_commands(app, state)[-1]}"
+    return f"SPLIT BRAIN: {seen}; people decide: {resolve_command(group)}"
 
 
 def journal_conflict(app: App, group: str, evidence: Mapping[str, Json]) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 from orchestrator.cli._intact import looked_at
 from orchestrator.cli._print import Output, emit, paint
 
+BY_THE_LOG = "by the log; `continuity status --live` asks the sites"
+
 
 def show(run: str | None, estate: str | None, output: Output, *, live: bool = False) -> None:
     """Print each group's state and the run that people mean."""
@@ -26,6 +28,9 @@ def show(run: str | None, estate: str | None, output: Output, *, live: bool = Fa
         body, text = snapshot(app, run)
         body["live"] = seen.document
         text = "\n".join([text, seen.text, *(f"  {line}" for line in seen.findings)])
+    else:
+        text = f"{BY_THE_LOG}\n{text}"
+    body["basis"] = "live" if live else "log"
     emit(output, "continuity/status/v1", {**body, **looked_at(app)}, text)
 
 

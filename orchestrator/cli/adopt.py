@@ -107,14 +107,19 @@ def resolve(
         say(line)
     if is_granted:
         say(f"{keep} does not hold the epoch: it is given a new one, above {sides.highest}")
-        for text in keeping.closing_texts(app, wanted) if close else ():
-            say(f"  first: {text}")
+    for text in keeping.closing_texts(app, wanted) if close else ():
+        say(f"  first: {text}")
+    for unit, site, _ in () if close else sides.writing:
+        say(
+            f"{unit} at {site} is not closed by this (--close): what it accepts until it is brought back is listed then"
+        )
     if not yes and not _agreed(f"keep {keep}"):
         raise RefusedError("not confirmed: nothing was written")
     if is_granted:
         state = keeping.keep(app, wanted, sides, found.evidence)
     else:
-        state = adoption.resolve(app, group, keep, name, reason, found.evidence)
+        closed = {"closed": keeping.close(app, wanted, f"resolve-{group}")} if close else {}
+        state = adoption.resolve(app, group, keep, name, reason, {**found.evidence, **closed})
     document, following = group_document(state), keeping.next_commands(app, state)
     for command in following:
         say(f"next: {command}")

@@ -190,6 +190,47 @@ def test_home_is_kept_under_a_new_epoch_and_serves_again(lab: Lab) -> None:
     assert breaks_of(GROUP, history(lab)) == []
 
 
+@pytest.mark.parametrize("lab", ["local"], indirect=True)
+def test_what_the_lost_side_takes_after_people_decided_is_said_and_listed(lab: Lab) -> None:
+    estate = ("--estate", str(lab.estate))
+    faults.break_it(lab, "home-crash")
+    told = run(lab, [sys.executable, "-m", "orchestrator", "status", *estate]).stdout
+    assert "home_active_protected" in told
+    assert "by the log; `continuity status --live` asks the sites" in told
+    say(lab, DONE, "failover", "--yes", "--by", "Tester", "--accept-loss", "unknown")
+    faults.break_it(lab, "home-returns")
+    say(lab, DONE, "status", "--live")
+    resolved = say(lab, DONE, "resolve", GROUP, "--keep", "embassy", *SIGNED, "--yes")
+    with postgres.connect(lab, "home", "population") as session:
+        session.execute("CREATE TABLE public.late (id int PRIMARY KEY)")
+        session.execute("INSERT INTO public.late VALUES (7)")
+        session.execute("CREATE TABLE public.bare (id int)")
+    told = run(lab, [sys.executable, "-m", "orchestrator", "status", "--live", *estate]).stdout
+    assert f"resolved (keep embassy); home still takes writes; next: {resolved['next'][-1]}" in told
+    assert "SPLIT BRAIN" not in told
+    type_it(lab, resolved["next"][-1], "--yes", "--by", "Tester")
+    record = say(lab, DONE, "report")
+    (listed,) = [each for each in record["came_back"] if each["step"] == "registers-db/list-h1"]
+    late = [each["key"] for each in listed["diverged"] if each["table"] == "population/public.late"]
+    assert [json.loads(key) for key in late] == [{"id": 7}]
+    assert "not compared: registers-db/population/public.bare@home" in listed["because"]
+    told = run(lab, [sys.executable, "-m", "orchestrator", "status", "--live", *estate]).stdout
+    assert "still takes writes" not in told
+
+
+@pytest.mark.parametrize("lab", ["local"], indirect=True)
+def test_the_side_that_lost_is_closed_where_people_keep_the_holder(lab: Lab) -> None:
+    faults.break_it(lab, "home-crash")
+    say(lab, DONE, "failover", "--yes", "--by", "Tester", "--accept-loss", "unknown")
+    faults.break_it(lab, "home-returns")
+    say(lab, DONE, "status", "--live")
+    say(lab, DONE, "resolve", GROUP, "--keep", "embassy", "--close", *SIGNED, "--yes")
+    assert list(history(lab)[-1].evidence["closed"]) == ["h1"]
+    told = run(lab, [sys.executable, "-m", "orchestrator", "status", "--live", "--estate", str(lab.estate)])
+    assert "registers-db at home: does not answer" in told.stdout
+    assert "resolved (keep embassy); it committed" in told.stdout
+
+
 @pytest.mark.parametrize("lab", ["remote"], indirect=True)
 def test_a_kept_home_waits_for_nobody_any_more(lab: Lab) -> None:
     """Its commits waited for the embassy: what came back by itself took nothing, and takes writes once it is kept."""
