@@ -47,10 +47,10 @@ def told(app: App, group: str, seen: str) -> str:
     from orchestrator.bootstrap.keeping import next_commands
 
     state = app.journal.group(group)
-    if state.claim:
-        return f"SPLIT BRAIN: {seen}; run {state.claim} ends first: continuity status {state.claim}"
     if state.is_resolved and not state.conflict:
         return f"resolved (keep {state.active}); {seen}; next: {next_commands(app, state)[-1]}"
+    if state.claim:
+        return f"SPLIT BRAIN: {seen}; run {state.claim} ends first: continuity status {state.claim}"
     return f"SPLIT BRAIN: {seen}; people decide: {resolve_command(group)}"
 
 
