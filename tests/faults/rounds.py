@@ -354,9 +354,16 @@ def declared_fences(lab: Lab, kind: str) -> Iterator[None]:
 
 
 def stop_streaming(lab: Lab) -> None:
-    """The embassy's replica stands still from here, as behind a link that lets nothing through."""
+    """The embassy's replica stands still from here, as behind a link that lets nothing through.
+
+    In the middle between two heartbeats: a rate that was seen for less is stated higher, on the safe side,
+    and it is not what a planted loss is to show.
+    """
     from orchestrator.lab import postgres
 
+    with postgres.connect(lab, "embassy", "population") as session:
+        age = "SELECT clock_timestamp() - at BETWEEN '0.4s' AND '0.9s' FROM continuity.heartbeat"
+        until(lambda: session.execute(age).fetchone() == (True,), "a heartbeat of half a second")
     with postgres.connect(lab, "embassy", "postgres") as session:
         session.execute("ALTER SYSTEM SET primary_conninfo = ''")
         session.execute("SELECT pg_reload_conf()")
