@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts a job in the background has Ctrl-C ignored, and so would every child that a test stops.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAST_SECONDS = 60  # a fast test takes milliseconds; this only ends one that hangs
 REAL_SECONDS = 240

@@ -117,7 +117,7 @@ def test_home_crash_leaves_no_process_of_the_site_and_heal_brings_it_back(lab: L
             sessions.add(os.getsid(pid))
     assert len(sessions) > 5, "PostgreSQL's children have sessions of their own; were none of them seen?"
     found = faults.break_it(lab, "home-crash")
-    assert found["done"]["killed"] >= len(before)
+    assert found["done"]["killed"] > 5  # workers come and go: that none of them is left is asked next
     assert members(lab, "home") == {}
     assert not [pid for pid, process in before.items() if processes.is_alive(pid, process.started)]
     assert not [port for port in PORTS if listens(lab.address("home"), port)]
