@@ -181,7 +181,8 @@ def kill_all(find: Callable[[], Mapping[int, Process]]) -> int:
     for _ in range(PASSES_MAX):
         found = find()
         reap()
-        if not found:
+        # A child that nothing but its parent marked is found no more once that has gone: it is looked for by pid.
+        if not found and not any(is_alive(pid, started) for pid, started in killed):
             return len(killed)
         for process in found.values():
             send(process, signal.SIGKILL)

@@ -56,9 +56,16 @@ def until_no_point_is_left(chain: Chain, killed: tuple[str, ...], plain: tuple[s
         done = [chain.operate(kind) for kind in killed]
         for kind in plain:
             chain.operate(kind, killing=False)
-        if not any(operated.killed for operated in done):
+        if not any(operated.killed for operated in done) and not never_told(chain):
             return
     raise AssertionError(f"still new points after {PASSES_MAX} passes: {sorted(chain.points().killed)[-20:]}")
+
+
+def never_told(chain: Chain) -> set[str]:
+    """Appends that are in the log and were no point yet: a thread that reached its own point killed the driver
+    between the commit and the word of it. They come again in another pass."""
+    killed = [operated for operated in chain.operated if operated.killed]
+    return chains.appends_in_log(chain, killed) - chain.points().killed
 
 
 @dataclass(frozen=True, slots=True)
