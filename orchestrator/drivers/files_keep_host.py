@@ -28,22 +28,23 @@ def keep(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
 
     Arguments: directory, manifest (a path), folder, rows (one for each document: {document, lost, …}, written as
     ``folder``/list.jsonl), timeout_ms. A document that is not what its row says (``lost``: SHA-256) is kept
-    as it is, and named. Result: {kept, bytes, changed: [name], problem}; ``problem``: why nothing was kept.
+    as it is, and named; a name that leads out of ``directory`` is listed and named, and nothing of it is read or
+    written: the manifest is that of a side nobody trusts any more. Result: {kept, bytes, changed: [name], problem}; ``problem``: why nothing was kept.
     """
     deadline = time.monotonic() + int(arguments["timeout_ms"]) / 1000
     directory, folder = Path(arguments["directory"]), Path(arguments["folder"])
     rows = list(arguments["rows"])
     if (folder / LIST).exists():
         return _kept(folder, rows)
-    needed = MARGIN_BYTES + sum(_size(directory / row["document"]) for row in rows)
+    needed = MARGIN_BYTES + sum(_size(directory / name) for name in _names(rows))
     free = shutil.disk_usage(_existing(folder)).free
     if needed > free:
         problem = f"it takes {needed} bytes beside {folder.parent}, {free} are free"
         return {"kept": 0, "bytes": 0, "changed": [], "problem": problem}
     coming = folder.with_name(folder.name + ".partial")
     coming.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for row in rows:
-        _copy(directory / row["document"], coming / DOCUMENTS / row["document"], deadline)
+    for name in _names(rows):
+        _copy(directory / name, coming / DOCUMENTS / name, deadline)
     manifest = Path(arguments["manifest"])
     for ending in PROOFS:
         _copy(manifest.with_name(manifest.name + ending), coming / (manifest.name + ending), deadline)
@@ -94,9 +95,17 @@ def process(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
     return {"alive": alive, "started_ticks": int(fields[19]) if alive else 0, "boot": boot}
 
 
+def _names(rows: list[Mapping[str, Any]]) -> list[str]:
+    """The names that lie inside the folder that they are told of."""
+    names = [str(row["document"]) for row in rows]
+    return [name for name in names if not {"", ".", ".."} & set(name.split("/"))]
+
+
 def _kept(folder: Path, rows: list[Mapping[str, Any]]) -> Mapping[str, Any]:
-    changed = [row["document"] for row in rows if _hash(folder / DOCUMENTS / row["document"]) != row["lost"]]
-    total = sum(_size(folder / DOCUMENTS / row["document"]) for row in rows)
+    inside = set(_names(rows))
+    hashes = {name: _hash(folder / DOCUMENTS / name) for name in inside}
+    changed = [row["document"] for row in rows if hashes.get(row["document"]) != row["lost"]]
+    total = sum(_size(folder / DOCUMENTS / name) for name in inside)
     return {"kept": len(rows), "bytes": total, "changed": changed, "problem": ""}
 
 

@@ -128,6 +128,26 @@ def test_a_second_history_is_refused_before_people_have_resolved_it(sides: tuple
     assert resolved.evidence["only"] == 1
 
 
+def test_a_name_that_leads_out_of_the_folder_is_listed_and_nothing_of_it_is_touched(
+    sides: tuple[Side, Side], tmp_path: Path
+) -> None:
+    """The manifest is that of a side which nobody trusts any more."""
+    home, _ = sides
+    secret = tmp_path / "secret"
+    secret.write_text("s")
+    inside = (home.folder / "MANIFEST").read_text()
+    digest = hashlib.sha256(b"s").hexdigest()
+    outside = ("../../secret", str(secret), "../../../../secret", "d//e")
+    (home.folder / "MANIFEST").write_text(inside + "".join(f"{digest}  {name}\n" for name in outside))
+    assert home.close(2, "embassy", "reprotect-1")["result"] == "done"
+    outcome = keep(params(sides, resolved=True))
+    assert isinstance(outcome, Succeeded), outcome
+    assert set(outcome.evidence["changed"]) == set(outside)
+    assert {row["document"] for row in outcome.evidence["diverged"]} == {"b", "d/e", *outside}
+    kept = [path for path in home.folder.rglob("*") if path.is_file() and path.read_text() == "s"]
+    assert kept == []
+
+
 def test_without_room_nothing_is_kept_and_that_is_said(sides: tuple[Side, Side], tmp_path: Path) -> None:
     huge = sides[0].folder / "documents" / "huge"
     with huge.open("wb") as file:
