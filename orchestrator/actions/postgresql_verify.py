@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -37,7 +38,7 @@ READ_WRITERS = "SELECT epoch, site, run, durability FROM continuity.writer"
 POLL_SECONDS = 0.001
 
 
-class ReadOnly:
+class ReadOnly(ABC):
     """What the actions of this module share: they change nothing and are asked again at will."""
 
     version: ClassVar[int] = 1
@@ -57,8 +58,8 @@ class ReadOnly:
     def undo(self, context: Context[Any]) -> Outcome:
         return Succeeded()
 
-    def execute(self, context: Context[Any]) -> Outcome:
-        raise NotImplementedError
+    @abstractmethod
+    def execute(self, context: Context[Any]) -> Outcome: ...
 
 
 def _member(context: Context[Any]) -> Member:

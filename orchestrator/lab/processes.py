@@ -178,17 +178,19 @@ def kill_all(find: Callable[[], Mapping[int, Process]]) -> int:
     TimeoutError when something of it still lives after the last pass.
     """
     killed: set[tuple[int, int]] = set()
+    left: set[int] = set()
     for _ in range(PASSES_MAX):
         found = find()
         reap()
         # A child that nothing but its parent marked is found no more once that has gone: it is looked for by pid.
-        if not found and not any(is_alive(pid, started) for pid, started in killed):
+        left = {*found, *(pid for pid, started in killed if is_alive(pid, started))}
+        if not left:
             return len(killed)
         for process in found.values():
             send(process, signal.SIGKILL)
             killed.add((process.pid, process.started))
         time.sleep(PASS_SECONDS)
-    raise TimeoutError(f"still alive after SIGKILL: {sorted(find())}")
+    raise TimeoutError(f"still alive after SIGKILL: {sorted(left)}")
 
 
 def stop_all(find: Callable[[], Mapping[int, Process]]) -> int:
