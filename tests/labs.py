@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -20,8 +20,7 @@ from orchestrator.lab import claims, processes, sites
 from orchestrator.lab.layout import Lab
 
 ROOT = Path(__file__).resolve().parents[1]
-WAIT_SECONDS_MAX = 15.0
-POLL_SECONDS = 0.02
+COMMAND_SECONDS_MAX = 90.0
 
 
 @contextlib.contextmanager
@@ -50,12 +49,37 @@ def a_lab(durability: Literal["remote", "local"] = "remote") -> Iterator[Lab]:
                 sites.down(lab)
 
 
-def wait_until(is_so: Callable[[], bool], what: str, seconds_max: float = WAIT_SECONDS_MAX) -> None:
-    """Look again until it is so; fail with ``what`` when it never is."""
-    deadline = time.monotonic() + seconds_max
-    while not is_so():
-        assert time.monotonic() < deadline, f"not within {seconds_max:g} s: {what}"
-        time.sleep(POLL_SECONDS)
+def run(lab: Lab, *argv: str) -> subprocess.CompletedProcess[str]:
+    """A process beside a lab, with no terminal to ask on."""
+    kept = {name: value for name, value in os.environ.items() if name != "CONTINUITY_ESTATE"}
+    return subprocess.run(
+        argv,
+        cwd=lab.path,
+        env={**kept, "PYTHONPATH": str(ROOT), "CONTINUITY_BY": "Tester"},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=COMMAND_SECONDS_MAX,
+    )
+
+
+def command(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command as people give it, in a process of its own."""
+    return run(lab, sys.executable, "-m", "orchestrator", *words, "--estate", str(lab.estate))
+
+
+def answer(lab: Lab, *words: str) -> tuple[int, dict[str, Any]]:
+    """The exit code of a command and its JSON document."""
+    done = command(lab, *words, "--output", "json")
+    return done.returncode, json.loads(done.stdout) if done.stdout else {"stderr": done.stderr}
+
+
+def document(lab: Lab, code: int, *words: str) -> dict[str, Any]:
+    """The JSON document of a command that must end with this code."""
+    done = command(lab, *words, "--output", "json")
+    assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def members(lab: Lab) -> list[int]:

@@ -17,7 +17,6 @@ from orchestrator.core.inputs import DeclareLost
 from orchestrator.engine.clock import SystemClock, now
 from orchestrator.lab import faults, traffic
 from orchestrator.lab.layout import Lab
-from tests import labs
 from tests.faults import ledgers
 from tests.faults.ledgers import Reader, Told
 from tests.interrupt.drivers import Drivers
@@ -297,7 +296,7 @@ class Player:
         return rows_at(self.lab, "embassy", told)
 
     def _until(self, is_so: Callable[[], bool], what: str) -> None:
-        labs.wait_until(is_so, what, BUSY_SECONDS_MAX)
+        until(is_so, what, BUSY_SECONDS_MAX)
 
     def _until_ns(self, moment_ns: int) -> None:
         self._until(lambda: ledgers.now_ns() >= moment_ns, "the clock goes on")

@@ -12,10 +12,10 @@ from orchestrator.core import events
 from orchestrator.engine.journal import RUN
 from orchestrator.lab import adoption, faults, sites, traffic
 from orchestrator.lab.layout import Lab, SiteName
-from tests import labs
 from tests.interrupt.drivers import Drivers, Ended, drivers_for
 from tests.interrupt.points import Memory
 from tests.interrupt.witnesses import Witnesses, wrong
+from tests.waiting import until
 
 ACKS_BEFORE, ACKS_AFTER = 1_000, 200
 LOAD_SECONDS_MAX = 60.0
@@ -112,7 +112,7 @@ class Chain:
                     found += ledger.read().count(mark)
             return found
 
-        labs.wait_until(lambda: acknowledged() >= wanted, f"{wanted} writes", LOAD_SECONDS_MAX)
+        until(lambda: acknowledged() >= wanted, f"{wanted} writes", LOAD_SECONDS_MAX)
 
     def one_step_at_a_time(self) -> None:
         """From here steps run one after the other, and home is asked to stop, not cut off: so each step's own

@@ -19,6 +19,7 @@ from tests import labs
 from tests.interrupt.drivers import Drivers, drivers_for
 from tests.interrupt.points import Memory
 from tests.interrupt.witnesses import PROMOTED
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -47,7 +48,7 @@ def abort_at(drivers: Drivers, point: str) -> int:
     """Let a switch go as far as ``point``, kill its driver there and order the abort. Runs before it."""
     before = len(drivers.runs())
     driver = drivers.start("switchover", stop_at=point, **ONE_GROUP)
-    labs.wait_until(lambda: is_stopped(driver), f"the driver comes to: {point}", 30)
+    until(lambda: is_stopped(driver), f"the driver comes to: {point}", 30)
     os.kill(driver, signal.SIGKILL)
     assert drivers.end(driver) == -signal.SIGKILL
     app = drivers.journal()
@@ -72,7 +73,7 @@ def test_an_abort_after_the_fence_gives_home_back_whenever_drivers_die(
     lab: Lab, drivers: Drivers, tmp_path: Path
 ) -> None:
     load = traffic.start(lab, traffic.Load(writers=4, pause_ms=20))
-    labs.wait_until(lambda: load.ledger.exists() and acks_at(load.ledger, "home") > 50, "home serves")
+    until(lambda: load.ledger.exists() and acks_at(load.ledger, "home") > 50, "home serves")
     before = abort_at(drivers, STOPPED)
     ended = drivers.drive("switchover", runs_before=before, memory=str(tmp_path / "points"))
     assert ended.code == ABORTED, drivers.said()
@@ -81,7 +82,7 @@ def test_an_abort_after_the_fence_gives_home_back_whenever_drivers_die(
     assert points.killed == points.told
     assert any("undone registers-db/stop-h1" in point for point in points.killed)
     served = acks_at(load.ledger, "home")
-    labs.wait_until(lambda: acks_at(load.ledger, "home") > served + 50, "home serves again")
+    until(lambda: acks_at(load.ledger, "home") > served + 50, "home serves again")
     assert acks_at(load.ledger, "embassy") == 0
     assert sites.active_site(lab) == "home"
     app = drivers.journal()
@@ -107,7 +108,7 @@ def test_home_is_not_given_back_while_nobody_knows_whether_the_embassy_was_promo
     before = len(drivers.runs()) - 1
     ended = drivers.drive("switchover", runs_before=before)
     assert ended.code == 0, drivers.said()
-    labs.wait_until(lambda: acks_at(load.ledger, "embassy") > 50, "the embassy serves")
+    until(lambda: acks_at(load.ledger, "embassy") > 50, "the embassy serves")
     log = (lab.site("embassy").logs / "postgresql.log").read_text(encoding="utf-8")
     assert log.count(PROMOTED) == 1
     traffic.stop(lab)

@@ -16,6 +16,7 @@ from orchestrator.lab import adoption, postgres, processes, sites, traffic
 from orchestrator.lab.layout import Lab
 from tests import labs
 from tests.interrupt.drivers import Drivers, drivers_for
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -71,33 +72,33 @@ def is_stopped(pid: int) -> bool:
 def test_a_statement_that_outlives_its_driver_is_waited_for(lab: Lab, drivers: Drivers) -> None:
     load = traffic.start(lab, traffic.Load(writers=2, pause_ms=20))
     first = drivers.start("failover", stop_at=f"after Ended {STEP.replace('epoch', 'promote')} Succeeded")
-    labs.wait_until(lambda: is_stopped(first), "the driver stops when the promotion is in the log", 30)
+    until(lambda: is_stopped(first), "the driver stops when the promotion is in the log", 30)
     with (
         postgres.connect(lab, "embassy", DATABASE) as blocker,
         postgres.connect(lab, "embassy", DATABASE) as watcher,
     ):
         blocker.execute("BEGIN; SET TRANSACTION READ WRITE; LOCK TABLE continuity.writer IN SHARE MODE")
         os.kill(first, signal.SIGCONT)
-        labs.wait_until(lambda: bool(waiting(watcher)), "the epoch waits for the lock")
+        until(lambda: bool(waiting(watcher)), "the epoch waits for the lock")
         (statement,) = waiting(watcher)
         os.kill(statement, signal.SIGSTOP)  # or it would end before the next driver can look
         os.kill(first, signal.SIGKILL)
         assert drivers.end(first) == -signal.SIGKILL
 
         second = drivers.start("failover", runs_before=0)
-        labs.wait_until(lambda: "running" in findings(drivers), "the next driver sees that it still runs")
+        until(lambda: "running" in findings(drivers), "the next driver sees that it still runs")
         assert set(findings(drivers)) == {"running"}
         assert attempts(drivers) == [1], "sent again while the first statement was alive"
         assert waiting(watcher) == [statement]
 
         os.kill(statement, signal.SIGCONT)
-        labs.wait_until(
+        until(
             lambda: statement not in waiting(watcher),
             "the server ends a statement whose client is gone",
             CLOSED_SECONDS_MAX,
         )
-        labs.wait_until(lambda: attempts(drivers) == [1, 2], "the next attempt starts")
-        labs.wait_until(lambda: bool(waiting(watcher)), "and waits for the lock as well")
+        until(lambda: attempts(drivers) == [1, 2], "the next attempt starts")
+        until(lambda: bool(waiting(watcher)), "and waits for the lock as well")
         blocker.execute("COMMIT")
     assert drivers.end(second) == 0, drivers.said()
     assert "done" not in findings(drivers)

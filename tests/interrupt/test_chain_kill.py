@@ -22,6 +22,7 @@ from tests import labs
 from tests.interrupt import chain as chains
 from tests.interrupt.chain import Chain, Operated
 from tests.interrupt.witnesses import claim_files, control_sessions
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -141,9 +142,7 @@ def test_the_log_is_whole_and_nobody_holds_anything(stories: list[Story]) -> Non
 def test_nothing_of_a_dead_driver_is_left(stories: list[Story]) -> None:
     for story in stories:
         assert story.chain.drivers.orphans() == {}
-        labs.wait_until(
-            lambda lab=story.chain.lab: not control_sessions(lab), "no session is left", GONE_SECONDS
-        )
+        until(lambda lab=story.chain.lab: not control_sessions(lab), "no session is left", GONE_SECONDS)
 
 
 def test_the_target_carries_one_claim_and_it_is_the_last_run(stories: list[Story]) -> None:

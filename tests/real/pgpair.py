@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -22,9 +22,8 @@ from orchestrator.core.plan import Parts
 from orchestrator.drivers import supervisor
 from orchestrator.ports import Context
 from tests.action_context import GivenSecrets, KeptResources, context
+from tests.waiting import WAIT_SECONDS_MAX, until
 
-WAIT_SECONDS_MAX = 20.0
-POLL_SECONDS = 0.005
 NUDGE_SECONDS = 0.1
 PORT = 55432
 SUPERVISOR_PORT = 59001
@@ -37,17 +36,6 @@ SECRETS = {
     "secret://file/rewind": "rewind-password",
     "secret://file/supervisor": "supervisor-password",
 }
-
-
-def until(what: Callable[[], Any], why: str, seconds_max: float = WAIT_SECONDS_MAX) -> Any:
-    """Poll until ``what`` is true; AssertionError with ``why`` when the bound passes."""
-    deadline = time.monotonic() + seconds_max
-    while True:
-        found = what()
-        if found:
-            return found
-        assert time.monotonic() < deadline, why
-        time.sleep(POLL_SECONDS)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,16 +23,9 @@ from orchestrator.core.model import Host, Proxy
 from orchestrator.core.plan import Parts
 from orchestrator.drivers import haproxy
 from tests.action_context import context
+from tests.waiting import until
 
-WAIT_SECONDS = 10.0
 BACKEND = "population-register"
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {WAIT_SECONDS} s: {what}"
-        time.sleep(0.01)
 
 
 class Application(ThreadingHTTPServer):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +12,11 @@ import pytest
 from orchestrator.lab import adoption, faults, postgres, sites, traffic
 from orchestrator.lab.layout import Lab
 from tests import labs
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).resolve().parents[2]
-END_SECONDS = 90.0
 DONE = 0
 LOST_ROWS_MIN = 100
 
@@ -32,12 +29,7 @@ def lab() -> Iterator[Lab]:
 
 def say(lab: Lab, code: int, *words: str) -> str:
     """A command as people give it; it must end so. What it said."""
-    kept = {name: value for name, value in os.environ.items() if name != "CONTINUITY_ESTATE"}
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrator", *words, "--estate", str(lab.estate)],
-        cwd=lab.path, env={**kept, "PYTHONPATH": str(ROOT), "CONTINUITY_BY": "Tester"},
-        capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=END_SECONDS,
-    )  # fmt: skip
+    done = labs.command(lab, *words)
     assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
 
@@ -58,14 +50,14 @@ PERSONS = "SELECT count(*) FROM public.persons"
 
 
 def test_a_promise_broken_at_home_is_never_stated_as_no_loss(lab: Lab) -> None:
-    labs.wait_until(lambda: beats(lab, "embassy") == {True}, "beats say that commits wait")
+    until(lambda: beats(lab, "embassy") == {True}, "beats say that commits wait")
     assert "expected loss now: 0 (every" in say(lab, DONE, "plan", "failover", "--live")
     assert "finding" not in say(lab, DONE, "status", "--live")
     with postgres.connect(lab, "home", "postgres") as session:
         session.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
         session.execute("SELECT pg_reload_conf()")
     traffic.start(lab, traffic.Load(writers=4, pause_ms=20))
-    labs.wait_until(lambda: beats(lab, "embassy") == {False}, "beats say that commits do not wait")
+    until(lambda: beats(lab, "embassy") == {False}, "beats say that commits do not wait")
     assert ask(lab, "embassy", "population", PROMISE) == "remote"
     assert "and they do not" in say(lab, DONE, "status", "--live")
     seen = say(lab, DONE, "plan", "failover", "--live")
@@ -74,9 +66,7 @@ def test_a_promise_broken_at_home_is_never_stated_as_no_loss(lab: Lab) -> None:
 
     faults.break_it(lab, "link-cut")
     before = ask(lab, "home", "population", PERSONS)
-    labs.wait_until(
-        lambda: ask(lab, "home", "population", PERSONS) - before > LOST_ROWS_MIN, "home goes on alone"
-    )
+    until(lambda: ask(lab, "home", "population", PERSONS) - before > LOST_ROWS_MIN, "home goes on alone")
     assert "expected loss now: up to" in say(lab, DONE, "plan", "failover", "--live")
     say(lab, DONE, "failover", "--yes", "--even-if-healthy", "--accept-loss", "30s")
     traffic.stop(lab)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +18,7 @@ from orchestrator.drivers import supervisor
 from orchestrator.lab import adoption, editions, faults, layout, sites, supervise
 from orchestrator.lab.layout import SERVICE_HOSTS, SERVICE_PORTS, Lab, SiteName
 from tests import labs
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -88,16 +86,7 @@ def say(lab: Lab, code: int, *words: str) -> dict[str, Any]:
 
 def answered(lab: Lab, code: int, *words: str) -> tuple[dict[str, Any], str]:
     """A command's document, and what it said to people meanwhile."""
-    kept = {name: value for name, value in os.environ.items() if name != "CONTINUITY_ESTATE"}
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrator", *words, "--estate", str(lab.estate), "--output", "json"],
-        cwd=lab.path,
-        env={**kept, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=END_SECONDS,
-    )
+    done = labs.command(lab, *words, "--output", "json")
     assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
     found: dict[str, Any] = json.loads(done.stdout)
     return found, done.stderr
@@ -126,7 +115,7 @@ def lose_home(lab: Lab, ledger: Ledger) -> None:
     assert ledger.put("home", "2026/a.txt", "first") == 200
     folder = lab.site("embassy").gazette
     wanted = editions.current_number(lab.site("home").gazette)
-    labs.wait_until(lambda: editions.current_number(folder) == wanted, "the embassy has the edition")
+    until(lambda: editions.current_number(folder) == wanted, "the embassy has the edition")
     ledger.taken_by_both()
     supervisor.stop(manager(lab, "embassy"), REPLICATOR, Secrets(lab), UNIT_SECONDS_MAX)
     assert ledger.put("home", "2026/not-arrived.txt", "lost") == 200

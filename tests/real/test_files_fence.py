@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,11 +16,11 @@ from orchestrator.drivers import supervisor
 from orchestrator.lab import adoption, layout, sites, supervise
 from orchestrator.lab.layout import SERVICE_HOSTS, SERVICE_PORTS, Lab, SiteName
 from tests import labs
+from tests.labs import answer as say
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).resolve().parents[2]
-END_SECONDS = 90.0
 ANSWER_SECONDS_MAX = 8.0
 DONE, HELD, ABORTED = 0, 4, 5
 SERVICE = "state-gazette"
@@ -41,20 +37,6 @@ def lab() -> Iterator[Lab]:
             fences[:] = [fence for fence in fences if fence["proves"] in ("demoted", "site-lost")]
         layout.write_file(made.estate, yaml.safe_dump(estate, sort_keys=False))
         yield made
-
-
-def say(lab: Lab, *words: str) -> tuple[int, dict[str, Any]]:
-    kept = {name: value for name, value in os.environ.items() if name != "CONTINUITY_ESTATE"}
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrator", *words, "--estate", str(lab.estate), "--output", "json"],
-        cwd=lab.path,
-        env={**kept, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=END_SECONDS,
-    )
-    return done.returncode, json.loads(done.stdout) if done.stdout else {"stderr": done.stderr}
 
 
 def put(lab: Lab, site: SiteName, name: str) -> int:

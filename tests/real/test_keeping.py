@@ -7,10 +7,8 @@ taken writes all the time. One story, told in order; every command that is print
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +23,12 @@ from orchestrator.lab.layout import Lab, SiteName
 from orchestrator.stores.codec import decode
 from tests import labs
 from tests.faults import ledgers
+from tests.labs import document as say
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).resolve().parents[2]
-END_SECONDS = 90.0
 DONE, REFUSED, HELD, KILLED = 0, 3, 4, 9
 GROUP = "registers"
 SIGNED = ("--by", "Tester", "--reason", "a false alarm")
@@ -42,6 +41,7 @@ import os, sys
 from orchestrator.bootstrap import adoption, keeping
 from orchestrator.bootstrap.app import App
 from orchestrator.settings import Settings
+from tests.waiting import until
 
 estate, group, point = sys.argv[1:]
 app = App(Settings(__import__("pathlib").Path(estate)), at_point=lambda name: name == point and os._exit(9))
@@ -54,28 +54,6 @@ keeping.keep(app, wanted, keeping.look(app, wanted, app.journal.group(group)), {
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     with labs.own_home():
         yield sites.up(sites.Wanted(durability=request.param, owned=True), adopt=adoption.adopt)
-
-
-def run(lab: Lab, argv: list[str]) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if name != "CONTINUITY_ESTATE"}
-    return subprocess.run(
-        argv,
-        cwd=lab.path,
-        env={**kept, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=END_SECONDS,
-    )
-
-
-def say(lab: Lab, code: int, *words: str) -> dict[str, Any]:
-    """A command as people give it, with JSON; its document."""
-    estate = ("--estate", str(lab.estate), "--output", "json")
-    done = run(lab, [sys.executable, "-m", "orchestrator", *words, *estate])
-    assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 def type_it(lab: Lab, command: str, *more: str) -> dict[str, Any]:
@@ -120,9 +98,7 @@ def serves(lab: Lab, site: SiteName) -> None:
     load = traffic.start(lab, traffic.Load(writers=2, pause_ms=20))
     ledger = ledgers.Reader([load.ledger])
     try:
-        labs.wait_until(
-            lambda: ledger.count(lambda told: told.outcome == "acked") >= ACKS_MIN, "acknowledged"
-        )
+        until(lambda: ledger.count(lambda told: told.outcome == "acked") >= ACKS_MIN, "acknowledged")
     finally:
         traffic.stop(lab)
     assert {told.site for told in ledger.read() if told.outcome == "acked"} == {site}
@@ -159,7 +135,7 @@ def test_home_is_kept_under_a_new_epoch_and_serves_again(lab: Lab) -> None:
     assert rights(lab, "home") == {(1, "home")}
 
     for point in ("keep reserved", "keep closed", f"keep row {min(DATABASES)}", "keep granted"):
-        done = run(lab, [sys.executable, "-c", DIES, str(lab.estate), GROUP, point])
+        done = labs.run(lab, sys.executable, "-c", DIES, str(lab.estate), GROUP, point)
         assert done.returncode == KILLED, f"{point}: {done.stderr}"
         assert group(lab)["conflict"] == "split_brain"
     resolved = type_it(lab, refused["instead"][0], "--yes")
@@ -192,9 +168,8 @@ def test_home_is_kept_under_a_new_epoch_and_serves_again(lab: Lab) -> None:
 
 @pytest.mark.parametrize("lab", ["local"], indirect=True)
 def test_what_the_lost_side_takes_after_people_decided_is_said_and_listed(lab: Lab) -> None:
-    estate = ("--estate", str(lab.estate))
     faults.break_it(lab, "home-crash")
-    told = run(lab, [sys.executable, "-m", "orchestrator", "status", *estate]).stdout
+    told = labs.command(lab, "status").stdout
     assert "home_active_protected" in told
     assert "by the log; `continuity status --live` asks the sites" in told
     say(lab, DONE, "failover", "--yes", "--by", "Tester", "--accept-loss", "unknown")
@@ -205,7 +180,7 @@ def test_what_the_lost_side_takes_after_people_decided_is_said_and_listed(lab: L
         session.execute("CREATE TABLE public.late (id int PRIMARY KEY)")
         session.execute("INSERT INTO public.late VALUES (7)")
         session.execute("CREATE TABLE public.bare (id int)")
-    told = run(lab, [sys.executable, "-m", "orchestrator", "status", "--live", *estate]).stdout
+    told = labs.command(lab, "status", "--live").stdout
     assert f"resolved (keep embassy); home still takes writes; next: {resolved['next'][-1]}" in told
     assert "SPLIT BRAIN" not in told
     type_it(lab, resolved["next"][-1], "--yes", "--by", "Tester")
@@ -214,7 +189,7 @@ def test_what_the_lost_side_takes_after_people_decided_is_said_and_listed(lab: L
     late = [each["key"] for each in listed["diverged"] if each["table"] == "population/public.late"]
     assert [json.loads(key) for key in late] == [{"id": 7}]
     assert "not compared: registers-db/population/public.bare@home" in listed["because"]
-    told = run(lab, [sys.executable, "-m", "orchestrator", "status", "--live", *estate]).stdout
+    told = labs.command(lab, "status", "--live").stdout
     assert "still takes writes" not in told
 
 
@@ -226,7 +201,7 @@ def test_the_side_that_lost_is_closed_where_people_keep_the_holder(lab: Lab) -> 
     say(lab, DONE, "status", "--live")
     say(lab, DONE, "resolve", GROUP, "--keep", "embassy", "--close", *SIGNED, "--yes")
     assert list(history(lab)[-1].evidence["closed"]) == ["h1"]
-    told = run(lab, [sys.executable, "-m", "orchestrator", "status", "--live", "--estate", str(lab.estate)])
+    told = labs.command(lab, "status", "--live")
     assert "registers-db at home: does not answer" in told.stdout
     assert "resolved (keep embassy); it committed" in told.stdout
 

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from orchestrator.lab import load
-from tests import labs
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(60)]
 
@@ -167,7 +167,7 @@ class Load:
     def wait_for(self, outcome: str, count: int = 3) -> int:
         """Wait until an outcome has come so often from here on. Returns how many entries there are."""
         begin = len(self.entries())
-        labs.wait_until(lambda: self.outcomes(begin)[outcome] >= count, f"{count} × {outcome}")
+        until(lambda: self.outcomes(begin)[outcome] >= count, f"{count} × {outcome}")
         return len(self.entries())
 
     def stop(self) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def test_a_name_is_looked_up_at_each_connect_and_a_moved_one_followed_at_once(
         running.wait_for("acked", 5)
         assert not embassy.seen
         home.status = 503
-        labs.wait_until(lambda: bool(embassy.seen), "the writer has followed the name")
+        until(lambda: bool(embassy.seen), "the writer has followed the name")
         running.stop()
     acked = [entry for entry in running.entries() if entry["t"] == "acked"]
     assert {entry["to"] for entry in acked} == {"127.0.0.2", "127.0.0.3"}

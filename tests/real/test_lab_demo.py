@@ -15,6 +15,7 @@ import pytest
 from orchestrator.lab import claims, postgres, processes
 from orchestrator.lab.layout import Lab
 from tests import labs
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -49,7 +50,7 @@ class Demo:
             assert self.process.poll() is None, "".join(self.said)
             return any(words in line for line in self.said)
 
-        labs.wait_until(is_said, f"the demo says {words!r}", 60)
+        until(is_said, f"the demo says {words!r}", 60)
 
     def end(self, number: signal.Signals) -> tuple[int, str]:
         """Signal the demo alone, and wait for its end: (exit code, stdout)."""
@@ -82,7 +83,7 @@ def test_a_demo_that_is_killed_takes_its_lab_with_it(words: str) -> None:
         (lab,) = claims.labs()
         code, out = demo.end(signal.SIGKILL)
         assert (code, out) == (-signal.SIGKILL, "")
-        labs.wait_until(lambda: nothing_is_left(lab), "nothing of the lab is left", GONE_SECONDS_MAX)
+        until(lambda: nothing_is_left(lab), "nothing of the lab is left", GONE_SECONDS_MAX)
         assert labs.listening(lab) == []
 
 

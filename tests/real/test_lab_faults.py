@@ -19,6 +19,7 @@ from orchestrator.errors import RefusedError
 from orchestrator.lab import faults, layout, postgres, processes, sites
 from orchestrator.lab.layout import SERVICE_HOSTS, Lab, SiteName
 from tests import labs
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
@@ -127,7 +128,7 @@ def test_home_crash_leaves_no_process_of_the_site_and_heal_brings_it_back(lab: L
     assert (status["sites"]["home"]["state"], status["sites"]["embassy"]["state"]) == ("gone", "running")
     assert faults.broken(lab) == {"home-crash": "home"}
     faults.heal(lab, "home-crash")
-    labs.wait_until(is_served(lab, "after-crash"), "home serves again")
+    until(is_served(lab, "after-crash"), "home serves again")
     postgres.wait_streaming(lab, "home")
     assert faults.broken(lab) == {}
 
@@ -155,7 +156,7 @@ def test_home_hang_stops_every_process_and_nothing_is_acknowledged(lab: Lab) -> 
         assert healed[0]["done"]["continued"] > 10
         while session.pgconn.get_result() is not None:
             pass
-    labs.wait_until(is_served(lab, "after-hang"), "home goes on")
+    until(is_served(lab, "after-hang"), "home goes on")
     assert count_persons(lab, "home") > embassy, "what was written before the heal was not held back"
 
 
@@ -221,7 +222,7 @@ def test_a_proxy_that_is_down_closes_the_front_door_and_nothing_else(lab: Lab) -
         assert listens(lab.address("embassy"), layout.FRONT_PORT)
     finally:
         faults.heal(lab, "proxy-down")
-    labs.wait_until(is_served(lab, "after-proxy"), "the front door is open again")
+    until(is_served(lab, "after-proxy"), "the front door is open again")
 
 
 def test_a_name_server_that_refuses_changes_still_answers(lab: Lab) -> None:
@@ -291,7 +292,7 @@ def test_home_returns_starts_all_of_it_unaided_and_heal_holds_the_old_primary_ba
         faults.break_it(lab, "home-returns")
         assert faults.broken(lab) == {"home-returns": "home"}
         assert not is_standby(lab, "home"), "the old primary did not come back as one"
-        labs.wait_until(lambda: len(members(lab, "home")) >= running["home"] - 4, "all of home is up")
+        until(lambda: len(members(lab, "home")) >= running["home"] - 4, "all of home is up")
         assert sites.active_site(lab) is None, "two primaries that each believe in themselves"
         faults.heal(lab, "home-returns")
         with pytest.raises(psycopg.OperationalError):

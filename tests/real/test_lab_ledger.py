@@ -22,6 +22,7 @@ from orchestrator.lab import load as load_program
 from orchestrator.lab.layout import Lab
 from orchestrator.lab.tail import Tail
 from tests import labs
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
@@ -226,7 +227,7 @@ def test_a_killed_load_leaves_a_ledger_that_can_be_checked(lab: Lab) -> None:
         tail.look()
         return tail.acked("persons", "home") >= 50
 
-    labs.wait_until(are_written, "fifty writes are acknowledged")
+    until(are_written, "fifty writes are acknowledged")
     running.process.send_signal(signal.SIGKILL)
     running.process.wait()
     with open(running.ledger, "ab") as handle:

@@ -14,6 +14,7 @@ import pytest
 from orchestrator.lab import layout, postgres, traffic
 from orchestrator.lab.layout import SERVICE_HOSTS, SERVICE_PORTS, Lab, SiteName
 from tests import labs
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(90)]
 
@@ -79,7 +80,7 @@ def test_the_gazette_shows_what_is_published_and_takes_documents_only_where_it_i
     assert ask(lab, "embassy", "state-gazette", "PUT", "/documents/2026/004.txt", "x")[0] == 503
     assert ask(lab, "embassy", "state-gazette", "GET", "/documents/2026/003.txt")[0] == 404
     edition = said["edition"] + 1
-    labs.wait_until(
+    until(
         lambda: ask(lab, "embassy", "state-gazette", "GET", "/editions/latest")[1]["edition"] == edition,
         "the new edition is replicated",
     )
@@ -99,7 +100,7 @@ def test_a_write_whose_outcome_nobody_knows_is_answered_500_and_never_sent_again
         waiting = (
             "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%persons%%'"
         )
-        labs.wait_until(lambda: session.execute(waiting).fetchone() is not None, "the write waits")
+        until(lambda: session.execute(waiting).fetchone() is not None, "the write waits")
         session.execute(f"SELECT pg_terminate_backend(pid) FROM ({waiting}) AS those")
         writing.join(ANSWER_SECONDS_MAX)
         (answer,) = answers
@@ -111,12 +112,12 @@ def test_a_write_whose_outcome_nobody_knows_is_answered_500_and_never_sent_again
 def test_a_register_that_is_closed_for_a_moment_costs_clients_a_pause_and_no_request(lab: Lab) -> None:
     """The proxy tries again what was surely not done; nobody sees more than a slow request."""
     load = traffic.start(lab, traffic.Load(seconds=2.0))
-    labs.wait_until(lambda: load.ledger.exists() and load.ledger.stat().st_size > 20_000, "writes flow")
+    until(lambda: load.ledger.exists() and load.ledger.stat().st_size > 20_000, "writes flow")
     with postgres.connect(lab, "home", "postgres") as session:
         session.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         session.execute("SELECT pg_reload_conf()")
         closed = time.monotonic()
-        labs.wait_until(lambda: time.monotonic() - closed >= PAUSE_SECONDS, "it was closed long enough")
+        until(lambda: time.monotonic() - closed >= PAUSE_SECONDS, "it was closed long enough")
         session.execute("SET default_transaction_read_only = off")
         session.execute("ALTER SYSTEM RESET default_transaction_read_only")
         session.execute("SELECT pg_reload_conf()")
@@ -136,7 +137,7 @@ def test_a_site_whose_epoch_row_names_another_takes_no_write(lab: Lab) -> None:
             assert ask(lab, "home", "population-register", "GET", "/readyz")[1]["writes"] is False
         finally:
             session.execute("UPDATE continuity.writer SET site = 'home', epoch = 1")
-    labs.wait_until(
+    until(
         lambda: ask(lab, "home", "population-register", "PUT", "/persons/after", "x")[0] == 200,
         "it is open again",
     )

@@ -18,6 +18,7 @@ from orchestrator.errors import RefusedError
 from orchestrator.lab import claims, processes, sites
 from orchestrator.lab.layout import SITES, Lab
 from tests import labs
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
@@ -117,8 +118,8 @@ def kill_a_maker(words: str, *, with_its_controller: bool = False) -> Lab:
 def test_a_lab_whose_maker_was_killed_goes_by_itself(words: str) -> None:
     with labs.own_home():
         lab = kill_a_maker(words)
-        labs.wait_until(lambda: claims.labs() == [] and not lab.path.exists(), "the lab is gone")
-        labs.wait_until(lambda: labs.members(lab) == [], "its processes are gone")
+        until(lambda: claims.labs() == [] and not lab.path.exists(), "the lab is gone")
+        until(lambda: labs.members(lab) == [], "its processes are gone")
         assert labs.listening(lab) == []
 
 
@@ -141,7 +142,7 @@ def test_a_lab_goes_with_its_owner_and_one_without_an_owner_stays() -> None:
         for owned in (True, False):
             subprocess.run([sys.executable, "-c", code.format(owned)], cwd=ROOT, check=True, timeout=90)
             if owned:
-                labs.wait_until(lambda: claims.labs() == [], "the owned lab is gone")
+                until(lambda: claims.labs() == [], "the owned lab is gone")
         (lab,) = claims.labs()
         assert sites.status(lab)["sites"]["home"]["state"] == "running"
         assert lab.owner_pid == 0

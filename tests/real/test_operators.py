@@ -23,6 +23,7 @@ from orchestrator.lab import adoption, faults, processes, sites, traffic
 from orchestrator.lab.layout import Lab
 from tests import labs
 from tests.terminal import Terminal
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -222,7 +223,7 @@ def test_a_driver_is_held_ordered_about_and_killed_while_another_terminal_gives_
         driver.answer()
         run = wait_until_held(lab, driver)
         pause_and_declare_and_go_on(lab, run, driver.process.pid)
-        labs.wait_until(lambda: is_met(lab, "registers-db/promote"), "the promotion is in the log")
+        until(lambda: is_met(lab, "registers-db/promote"), "the promotion is in the log")
         driver.process.send_signal(signal.SIGKILL)
         assert driver.process.wait(END_SECONDS) == -signal.SIGKILL
 

@@ -22,6 +22,7 @@ from orchestrator.lab import adoption, faults, layout, postgres, sites
 from orchestrator.lab.layout import Lab
 from orchestrator.settings import Settings
 from tests import labs
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
@@ -95,7 +96,7 @@ def test_a_paused_replay_is_degraded_and_named(lab: Lab) -> None:
     with postgres.connect(lab, "embassy", "population") as session:
         session.execute("SELECT pg_wal_replay_pause()")
         try:
-            labs.wait_until(
+            until(
                 lambda: "paused" in asked(lab, "postgresql")["postgresql registers-db on e1 at embassy"][1],
                 "the probe says that replay is paused",
             )
@@ -150,7 +151,7 @@ def test_a_proxy_that_is_down_and_a_crashed_home_are_down(lab: Lab) -> None:
     assert verdict(lab, "tcp", address=lab.address("home"), port=layout.FRONT_PORT) == "down"
     assert verdict(lab, "files", **documents(lab)) == "unknown"
     faults.heal(lab, "home-crash")
-    labs.wait_until(lambda: verdict(lab, "postgresql", **host) == "up", "home's database is back")
+    until(lambda: verdict(lab, "postgresql", **host) == "up", "home's database is back")
 
 
 def test_names_are_up_other_than_expected_without_a_value_or_not_answered(lab: Lab) -> None:
@@ -162,7 +163,7 @@ def test_names_are_up_other_than_expected_without_a_value_or_not_answered(lab: L
 
 def test_pages_are_degraded_when_they_answer_otherwise(lab: Lab) -> None:
     page = {"url": f"http://gazette.example:{layout.FRONT_PORT}/editions/latest", "resolve_at": ["nh"]}
-    labs.wait_until(lambda: verdict(lab, "http", **page) == "up", "the gazette's front door answers")
+    until(lambda: verdict(lab, "http", **page) == "up", "the gazette's front door answers")
     assert verdict(lab, "http", **page, json={"site": "moon"}) == "degraded"
     assert verdict(lab, "http", **page, status=404) == "degraded"
 

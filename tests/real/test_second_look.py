@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +11,11 @@ import pytest
 from orchestrator.lab import adoption, faults, postgres, sites
 from orchestrator.lab.layout import Lab
 from tests import labs
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).resolve().parents[2]
-END_SECONDS = 90.0
 DONE, REFUSED = 0, 3
 
 
@@ -30,16 +27,7 @@ def lab() -> Iterator[Lab]:
 
 def say(lab: Lab, *words: str) -> tuple[int, str]:
     """A command as people give it: its exit code and all that it said."""
-    kept = {name: value for name, value in os.environ.items() if name != "CONTINUITY_ESTATE"}
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrator", *words, "--estate", str(lab.estate)],
-        cwd=lab.path,
-        env={**kept, "PYTHONPATH": str(ROOT), "CONTINUITY_BY": "Tester"},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=END_SECONDS,
-    )
+    done = labs.command(lab, *words)
     return done.returncode, f"{done.stdout}\n{done.stderr}"
 
 
@@ -72,7 +60,7 @@ def test_a_standby_that_is_gone_is_noticed_and_brought_back(lab: Lab) -> None:
     code, said = say(lab, "reprotect", "--yes")
     assert (code, "protected already" in said) == (REFUSED, True), said
     faults.break_it(lab, "home-crash", "embassy")
-    labs.wait_until(lambda: not has_standby(lab), "home sees that its standby is gone")
+    until(lambda: not has_standby(lab), "home sees that its standby is gone")
     code, said = say(lab, "status", "--live")
     assert code == DONE
     assert "registers: UNPROTECTED: no standby streams" in said
@@ -82,7 +70,7 @@ def test_a_standby_that_is_gone_is_noticed_and_brought_back(lab: Lab) -> None:
     assert "continuity reprotect" in said
     (healed,) = faults.heal(lab)
     assert healed["done"]["held"] == []  # a standby can do no harm
-    labs.wait_until(lambda: has_standby(lab), "the standby of a site that has power again streams")
+    until(lambda: has_standby(lab), "the standby of a site that has power again streams")
     faults._unit(lab, "embassy", "postgresql", start=False)
     assert not has_standby(lab)
     code, said = say(lab, "reprotect", "--yes")

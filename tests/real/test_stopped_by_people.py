@@ -16,6 +16,7 @@ import pytest
 from orchestrator.lab import adoption, sites
 from orchestrator.lab.layout import Lab
 from tests import labs
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
@@ -45,7 +46,7 @@ def test_a_failover_that_is_stopped_says_in_one_document_how_it_goes_on() -> Non
     with labs.own_home():
         lab = sites.up(sites.Wanted(owned=True), adopt=adoption.adopt)
         failover = command(lab, "failover", "--yes", "--even-if-healthy", "--output", "json")
-        labs.wait_until(lambda: is_ordered(lab), "it is ordered", SECONDS_MAX)
+        until(lambda: is_ordered(lab), "it is ordered", SECONDS_MAX)
         failover.send_signal(signal.SIGINT)
         out, err = failover.communicate(timeout=SECONDS_MAX)
         assert failover.returncode == STOPPED, err

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +15,8 @@ from orchestrator.lab.layout import Lab
 from tests import labs
 from tests.faults import ledgers, rounds
 from tests.faults.ledgers import Reader
+from tests.labs import document as say
+from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
@@ -35,28 +35,12 @@ def lab() -> Iterator[Lab]:
         yield sites.up(sites.Wanted(durability="local", owned=True), adopt=adoption.adopt)
 
 
-def say(lab: Lab, code: int, *words: str) -> dict[str, Any]:
-    kept = {name: value for name, value in os.environ.items() if name != "CONTINUITY_ESTATE"}
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrator", *words, "--estate", str(lab.estate), "--output", "json"],
-        cwd=lab.path,
-        env={**kept, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=END_SECONDS,
-    )
-    assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
 def acked_at_home(ledger: Reader) -> set[str]:
     return {told.key for told in ledgers.acked_at(ledger.read(), "home")}
 
 
 def wait_for_acks(ledger: Reader, before: set[str], what: str) -> None:
-    labs.wait_until(lambda: len(acked_at_home(ledger) - before) >= ACKS_MIN, what)
+    until(lambda: len(acked_at_home(ledger) - before) >= ACKS_MIN, what)
 
 
 def keys(path: Path) -> set[str]:

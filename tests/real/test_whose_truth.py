@@ -5,11 +5,7 @@ Each claim stands where the thing is switched: epoch rows, names, routes, docume
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +15,11 @@ import pytest
 from orchestrator.lab import adoption, faults, sites
 from orchestrator.lab.layout import Lab
 from tests import labs
+from tests.labs import answer as say
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).resolve().parents[2]
-END_SECONDS = 60.0
 DONE, REFUSED, HELD, ABORTED = 0, 3, 4, 5
 
 
@@ -31,21 +27,6 @@ DONE, REFUSED, HELD, ABORTED = 0, 3, 4, 5
 def lab() -> Iterator[Lab]:
     with labs.own_home():
         yield sites.up(sites.Wanted(owned=True), adopt=adoption.adopt)
-
-
-def say(lab: Lab, *words: str) -> tuple[int, dict[str, Any]]:
-    """A command as people give it, with JSON: its exit code and its document."""
-    kept = {name: value for name, value in os.environ.items() if name != "CONTINUITY_ESTATE"}
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrator", *words, "--estate", str(lab.estate), "--output", "json"],
-        cwd=lab.path,
-        env={**kept, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=END_SECONDS,
-    )
-    return done.returncode, json.loads(done.stdout) if done.stdout else {"stderr": done.stderr}
 
 
 def groups(document: dict[str, Any]) -> dict[str, tuple[str, int]]:

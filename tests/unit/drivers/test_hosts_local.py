@@ -10,7 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,7 @@ from orchestrator.core.model import Host
 from orchestrator.drivers.hosts import OUTPUT_BYTES_MAX, LocalHosts
 from orchestrator.errors import PermanentError, TransientError
 from orchestrator.ports import HostConnection
-
-WAIT_SECONDS = 10.0
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {WAIT_SECONDS} s: {what}"
-        time.sleep(0.005)
+from tests.waiting import until
 
 
 @pytest.fixture
