@@ -11,7 +11,7 @@ import gc
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ from orchestrator.engine import lock
 from orchestrator.engine.clock import now
 from orchestrator.engine.journal import Journal, Tracked
 from orchestrator.engine.loop import come_up, drive
-from orchestrator.errors import RefusedError, TransientError
+from orchestrator.errors import ContinuityError, RefusedError, TransientError
 from orchestrator.settings import boot_id, machine
 
 if TYPE_CHECKING:
@@ -72,6 +72,19 @@ def plan_operation(app: App, wish: Wish) -> tuple[Plan, tuple[str, ...]]:
         file_digests=tuple(sorted(loaded.files.items())),
     )
     return compiled.plan, compiled.notes
+
+
+def must_know_names(estate: str | None, wish: Wish) -> None:
+    """InputError where a command names what the estate does not have. Nothing is asked of any site; an estate
+    that cannot be read at all is left to whoever goes on."""
+    from orchestrator.bootstrap.app import open_app
+
+    try:
+        app = open_app(estate)
+    except ContinuityError:
+        return
+    with suppress(RefusedError):
+        plan_operation(app, wish)
 
 
 def must_answer(app: App, plan: Plan) -> None:

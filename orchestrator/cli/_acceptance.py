@@ -1,16 +1,31 @@
-"""Decides which loss people accept when they take a run up again, and whether they are asked at all."""
+"""Decides whether people can and must be asked before a run goes on, and which loss they accept when they take
+one up again."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from orchestrator.core.inputs import LOSS_UNKNOWN
 from orchestrator.core.model import Operation
 from orchestrator.core.states import RunState
+from orchestrator.errors import RefusedError
 
 if TYPE_CHECKING:
     from orchestrator.core.run import Run
     from orchestrator.engine.journal import Journal
+
+
+def must_be_able_to_ask(
+    is_confirmed: bool, instead: tuple[str, ...], first: Callable[[], None] = lambda: None
+) -> None:
+    """RefusedError where a confirmation is wanted and nobody sits there to type it. ``first`` may say what
+    is wrong with the command itself."""
+    if is_confirmed or sys.stdin.isatty():
+        return
+    first()
+    raise RefusedError("a run needs a typed confirmation, and there is no terminal to ask on", instead)
 
 
 def may_lose(run: Run) -> bool:

@@ -177,7 +177,7 @@ def resume(
             _show_end(app, tracked.run, output, pid)
         raise typer.Exit(_exits.DONE)
     if acceptance.will_be_asked(tracked.run):
-        _must_be_able_to_ask(flags, is_open=True)
+        acceptance.must_be_able_to_ask(flags.is_confirmed, (_exits.again("--yes"),))
     changed = changed_sources(app, tracked.run)
     if changed:
         say(changed_text(changed))
@@ -205,12 +205,15 @@ def _operate(
     flags: Flags, dry_run: bool, reason: str, estate: str | None, rejoin: Rejoin = Rejoin.REWIND,
 ) -> None:  # fmt: skip
     from orchestrator.bootstrap.app import open_app
-    from orchestrator.bootstrap.operations import Wish, must_answer, plan_operation
+    from orchestrator.bootstrap.operations import Wish, must_answer, must_know_names, plan_operation
+    from orchestrator.cli import _acceptance as acceptance
 
-    if not dry_run:
-        _must_be_able_to_ask(flags)  # before anything is looked at, and before the log is written
-    app = open_app(estate)
     wish = Wish(operation, tuple(service or ()), to, leave_reasons(leave), rejoin)
+    if not dry_run:  # before anything is looked at, and before the log is written
+        ways = (_exits.again("--yes"), _exits.again("--dry-run"))
+        acceptance.must_be_able_to_ask(flags.is_confirmed, ways, lambda: must_know_names(estate, wish))
+        loss_limit_ms(flags.accept_loss)
+    app = open_app(estate)
     if not dry_run and operation is not Operation.FAILOVER:
         from orchestrator.bootstrap.observe import look_before
 
@@ -236,15 +239,6 @@ def set_out(app: App, plan: Plan, flags: Flags, reason: str) -> int:
     say(f"{tracked.run.id}: preflight; from another terminal: continuity watch {tracked.run.id}")
     with stoppable(app, tracked.run.id), driving(app, tracked) as driver:
         return _conduct(app, driver, flags)
-
-
-def _must_be_able_to_ask(flags: Flags, *, is_open: bool = False) -> None:
-    if not flags.is_confirmed and not sys.stdin.isatty():
-        raise RefusedError(
-            "a run needs a typed confirmation, and there is no terminal to ask on",
-            (_exits.again("--yes"), *(() if is_open else (_exits.again("--dry-run"),))),
-        )
-    loss_limit_ms(flags.accept_loss)
 
 
 def _conduct(app: App, driver: Driver, flags: Flags) -> int:

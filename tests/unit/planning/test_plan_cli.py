@@ -56,6 +56,7 @@ def continuity(
     return subprocess.run(
         [sys.executable, "-c", guard + COMMAND, *arguments],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX,
+        stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 
@@ -116,6 +117,18 @@ def test_a_refusal_says_what_is_allowed_and_exits_3(folder: Path) -> None:
     done = continuity("plan", "failback", folder=folder)
     assert done.returncode == 3
     assert "registers is at home already" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("--to", "mars"), ("--service", "foo")])
+def test_a_name_that_nobody_knows_is_said_before_the_missing_terminal(
+    words: tuple[str, str], folder: Path
+) -> None:
+    done = continuity("failover", *words, folder=folder, guard=GUARD)
+    assert done.returncode == 2, done.stderr
+    assert words[1] in done.stderr
+    assert "terminal" not in done.stderr
+    asked = continuity("failover", folder=folder, guard=GUARD)
+    assert (asked.returncode, "no terminal to ask on" in asked.stderr) == (3, True), asked.stderr
 
 
 def test_leaving_a_service_needs_a_reason(folder: Path) -> None:
