@@ -136,17 +136,30 @@ def a_chain(folder: Path) -> Iterator[Chain]:
         yield Chain(lab, drivers, folder / "points.jsonl")
 
 
-def appends_in_log(chain: Chain, runs: list[Operated]) -> set[str]:
-    """The points that the log itself knows of: one for each kind of input that these runs appended."""
+@dataclass(frozen=True, slots=True)
+class Appends:
+    """Points by what the log itself holds: one for each kind of input that was appended; ``last_words`` are
+    those that some driver appended last of all before the next one came up."""
+
+    all: frozenset[str]
+    last_words: frozenset[str]
+
+
+def appends_in_log(chain: Chain, runs: list[Operated]) -> Appends:
     app = chain.drivers.journal()
     try:
-        found = set()
+        found, last_words = set(), set()
         for run in runs:
+            before = ""
             for entry in app.journal.store.read(RUN + run.ended.run):
                 name = _point_of(entry.event)
-                if name:
-                    found.add(f"{run.kind}: after {name}")
-        return found
+                if not name:
+                    continue
+                if isinstance(entry.event, events.DriverCameUp) and before:
+                    last_words.add(before)
+                before = f"{run.kind}: after {name}"
+                found.add(before)
+        return Appends(frozenset(found), frozenset(last_words))
     finally:
         app.close()
 

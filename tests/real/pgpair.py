@@ -20,6 +20,7 @@ import psycopg
 from orchestrator.core.model import Cluster, Credentials, Host, Manager, Operation, ReplicationPath, Site, Tls
 from orchestrator.core.plan import Parts
 from orchestrator.drivers import supervisor
+from orchestrator.lab import claims
 from orchestrator.ports import Context
 from tests.action_context import GivenSecrets, KeptResources, context
 from tests.waiting import WAIT_SECONDS_MAX, until
@@ -273,12 +274,13 @@ class Pair:
         until(gone, "processes survive SIGKILL")
 
     def kill_site(self, site: str) -> None:
-        """The whole site dies: its supervisor and its PostgreSQL."""
+        """The whole site dies: its supervisor and its PostgreSQL. No pid of it means anything afterwards."""
         process = self.supervisors.pop(site, None)
         if process is not None:
             process.kill()
             process.wait()
         self.kill_database(site)
+        claims.forget_server(self.data(site))
 
     def unit_state(self, site: str) -> supervisor.UnitState:
         return supervisor.state(self.manager(site), "postgresql", GivenSecrets(SECRETS))

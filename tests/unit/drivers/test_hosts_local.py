@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -132,6 +133,13 @@ def test_a_lock_is_held_only_while_the_command_lives(host: HostConnection) -> No
     assert host.run(["true"], timeout_seconds=10, lock="run-1/a/b").exit_code == 0
 
 
+def opened_by_a_reader(gate: Path) -> int | None:
+    """The writing end of a fifo, once somebody reads it: until then nobody but the driver holds its lock."""
+    with contextlib.suppress(OSError):
+        return os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
+    return None
+
+
 def test_the_lock_outlives_a_killed_driver(host: HostConnection, tmp_path: Path) -> None:
     """core.md 3.2: what a killed driver started is seen as running until it really ends."""
     gate = tmp_path / "gate"
@@ -145,12 +153,11 @@ def test_the_lock_outlives_a_killed_driver(host: HostConnection, tmp_path: Path)
             """),
         cwd=Path(__file__).parents[3],
     )
-    until(lambda: host.is_running("run-1/step"), "the command has started")
+    held_open = until(lambda: opened_by_a_reader(gate), "the command has started")
     driver.kill()
     driver.wait()
     assert host.is_running("run-1/step")
-    with gate.open("w"):  # the command reads to the end, and ends
-        pass
+    os.close(held_open)  # the command reads to the end, and ends
     until(lambda: not host.is_running("run-1/step"), "the command has ended")
 
 
