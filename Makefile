@@ -8,9 +8,12 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 OUTPUT ?= text
 PYTEST ?=
+WORKERS ?= 2
 PYTHON ?=
 BIN := .venv/bin
 FAST := not real and not slow
+# Real parts mostly wait; a file stays on one worker, so that what its tests share is made once.
+SPLIT := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 export PYTHON
 
@@ -25,8 +28,8 @@ setup: ## make .venv from the hashed requirements; leaves the command at .venv/b
 demo: setup ## two sites on this machine: write, lose home, fail over, verify, fail back, verify (OUTPUT=text|json)
 	@$(BIN)/continuity lab demo --output $(OUTPUT)
 
-test: setup lint ## everything: formatting, types, layers, and the whole test suite (PYTEST="more options")
-	@$(BIN)/python -m pytest $(PYTEST)
+test: setup lint ## everything: formatting, types, layers, and the whole test suite (PYTEST="more options", WORKERS=2)
+	@$(BIN)/python -m pytest $(SPLIT) $(PYTEST)
 
 check: setup lint ## formatting, types, layers and the fast tests; run it before each commit
 	@$(BIN)/python -m pytest -m "$(FAST)" $(PYTEST)

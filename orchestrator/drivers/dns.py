@@ -9,6 +9,7 @@ functions: it costs more than an update.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -109,7 +110,10 @@ def read_claim(server: NameServer, name: str, *, timeout_seconds: float) -> Clai
 
 
 def query(server: NameServer, name: str, kind: str, *, timeout_seconds: float) -> Answer:
-    """Ask one server, over UDP and, when the answer is cut, over TCP, within the bound."""
+    """Ask one server, over UDP and, when the answer is cut, over TCP, within the bound.
+
+    The socket is connected: so "nobody listens there" and "no way there" (ICMP) end the wait at once.
+    """
     import dns.exception
     import dns.message
     import dns.query
@@ -117,9 +121,15 @@ def query(server: NameServer, name: str, kind: str, *, timeout_seconds: float) -
 
     question = dns.message.make_query(absolute(name), kind)
     try:
-        reply, _ = dns.query.udp_with_fallback(
-            question, server.address, timeout=timeout_seconds, port=server.port, ignore_unexpected=True
-        )
+        with _connected(server) as sock:
+            reply, _ = dns.query.udp_with_fallback(
+                question,
+                server.address,
+                timeout=timeout_seconds,
+                port=server.port,
+                ignore_unexpected=True,
+                udp_sock=sock,
+            )
     except (dns.exception.DNSException, OSError) as error:
         raise NoReplyError(f"{server.name} ({server.address}:{server.port}): {_text(error)}") from error
     found = reply.get_rrset(
@@ -131,6 +141,19 @@ def query(server: NameServer, name: str, kind: str, *, timeout_seconds: float) -
         values,
         found.ttl if found else 0,
     )
+
+
+def _connected(server: NameServer) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        server.address, server.port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+    )[0]
+    made = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+    try:
+        made.connect(address)
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def update(

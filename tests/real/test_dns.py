@@ -364,6 +364,15 @@ def test_the_resolver_asks_the_next_server_when_the_first_is_gone(lab: Lab) -> N
         resolve("absent.example")
 
 
+def test_a_machine_without_a_server_says_so_and_is_not_waited_for(lab: Lab) -> None:
+    gone = NameServer("gone", "home", "127.0.0.1", free_port())
+    with pytest.raises(dns.NoReplyError, match="refused"):
+        dns.query(gone, NAME, "A", timeout_seconds=5)
+    for text in ("2001:db8::1", "not an address"):
+        with pytest.raises(dns.NoReplyError):
+            dns.query(NameServer("off", "home", text, 53), NAME, "A", timeout_seconds=0.1)
+
+
 def test_the_secret_is_in_no_text(lab: Lab) -> None:
     said = Update().describe(lab.params(2, "embassy", "198.51.100.10"), lab.parts)
     assert lab.secret not in repr(said)
