@@ -44,6 +44,7 @@ def test_a_right_signature_passes() -> None:
         ("ssh-rsa AAAA", SIGNATURE, MESSAGE, "the public key"),
         ("", SIGNATURE, MESSAGE, "the public key"),
     ],
+    ids=["message", "key", "namespace", "nothing", "another armour", "not base64", "rsa", "no key"],
 )
 def test_what_does_not_pass(public: str, signature: str, message: bytes, text: str) -> None:
     with pytest.raises(sshsig.BadSignatureError, match=text):
