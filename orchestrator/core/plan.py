@@ -59,11 +59,10 @@ URGENCY: Mapping[Role, int] = {
     Role.OPEN: 0,
     Role.LOSS: 0,
     Role.DRAIN: 0,
-    Role.VERIFY: 1,
-    Role.ROUTE: 1,
 }
-"""Of what may start at the same moment, what the first write waits for is begun, and its result taken, first."""
-URGENCY_LAST = 2
+"""Of what the first write waits for, what is begun, and its result taken, first of all (see ``urgencies``)."""
+URGENCY_NEXT, URGENCY_LAST = 1, 2
+BEFORE_PROMOTION = frozenset({Stage.FREEZE, Stage.FENCE, Stage.VERIFY_DATA})
 
 MANUAL = "manual.confirm"
 """The kind of a step that only people can do: it is never executed, they confirm it."""
@@ -234,3 +233,28 @@ class Plan:
     digest: str
     leave: Mapping[str, str] = field(default_factory=dict)  # service left behind -> reason
     schema: int = PLAN_SCHEMA
+
+
+def urgencies(plan: Plan) -> dict[str, int]:
+    """How urgent each step is: 0 first, ``URGENCY_LAST`` for what the first write does not wait for.
+
+    The first write is that of the lowest tier that holds state. It waits for the steps that route to it and for
+    all that these need after the preflight; and whatever belongs before the promotion is done before it.
+    """
+    tiers = {name: min(plan.services[s].tier for s in move.services) for name, move in plan.groups.items()}
+    stateful = [tiers[name] for name, move in plan.groups.items() if move.units]
+    first = min(stateful or tiers.values(), default=0)
+
+    def is_wanted(step: Step) -> bool:
+        facts = plan.services.get(step.service)
+        tier = facts.tier if facts else tiers[step.group]
+        return tier <= first and (step.role in (Role.ROUTE, Role.OPEN) or step.stage in BEFORE_PROMOTION)
+
+    found = dict.fromkeys(plan.steps, URGENCY_LAST)
+    for step in reversed(tuple(plan.steps.values())):
+        if step.stage is Stage.PREFLIGHT:
+            found[step.id] = URGENCY_LAST
+        elif found[step.id] < URGENCY_LAST or is_wanted(step):
+            found[step.id] = URGENCY.get(step.role, URGENCY_NEXT)
+            found.update((need, URGENCY_NEXT) for need in step.needs)
+    return found

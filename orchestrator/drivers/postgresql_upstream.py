@@ -148,8 +148,18 @@ def drop_text(slot: str) -> str:
 def keep_slot(context: Context[Any], session: Session, follower: Member) -> None:
     """Have the follower's slot at the primary, holding back the log from now on at the latest.
 
-    One that holds nothing (made unreserved, or lost because it held too much) is made anew.
+    One that holds nothing (made unreserved, or lost because it held too much) is made anew. Another step of
+    the run may be about the same slot at this moment: then what it did is looked at again.
     """
+    from psycopg import errors
+
+    try:
+        _keep_slot(context, session, follower)
+    except (errors.DuplicateObject, errors.UndefinedObject):
+        _keep_slot(context, session, follower)
+
+
+def _keep_slot(context: Context[Any], session: Session, follower: Member) -> None:
     found = postgresql.rows(
         session,
         "SELECT slot_type, active, restart_lsn IS NOT NULL AND coalesce(wal_status, '') <> 'lost'"

@@ -4,6 +4,7 @@ the promotion kept what it needs, within a bound. On real PostgreSQL."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ HOLD = HoldLogParams(CLUSTER, "e1")
 CARE = AftercareParams(CLUSTER, "e1", archiver_absent=True)
 REWIND = RejoinParams(CLUSTER, "h1", "e1", DATABASES, "rewind")
 INSPECT = InspectParams(CLUSTER, "e1", DATABASES, "home", "embassy")
+RACES = 40
 SEGMENTS = 12  # of 1 MB; none of them is kept without a slot
 SLOTS = "SELECT array_agg(slot_name::text || ' ' || (restart_lsn IS NOT NULL)) FROM pg_replication_slots"
 
@@ -137,3 +139,14 @@ def test_a_slot_that_is_there_already_stays_and_is_named_while_nobody_streams_th
     assert any("for h1, which does not stream" in text and "continuity reprotect" in text for text in seen), (
         seen
     )
+
+
+def test_two_steps_that_are_about_the_same_slot_at_once_both_have_it(pair: Pair) -> None:
+    """The step that keeps the log and the one that follows may overlap; neither fails because of the other."""
+    with ThreadPoolExecutor(2) as both:
+        for _ in range(RACES):
+            begun = [both.submit(pair.perform, HoldLog(), HOLD) for _ in range(2)]
+            assert all(isinstance(each.result(), Succeeded) for each in begun), [
+                each.result() for each in begun
+            ]
+            pair.ask("embassy", "SELECT pg_drop_replication_slot('h1')")
