@@ -241,7 +241,10 @@ def urgencies(plan: Plan) -> dict[str, int]:
     The first write is that of the lowest tier that holds state. It waits for the steps that route to it and for
     all that these need after the preflight; and whatever belongs before the promotion is done before it.
     """
-    tiers = {name: min(plan.services[s].tier for s in move.services) for name, move in plan.groups.items()}
+    tiers = {
+        name: min((plan.services[service].tier for service in move.services), default=0)
+        for name, move in plan.groups.items()
+    }
     stateful = [tiers[name] for name, move in plan.groups.items() if move.units]
     first = min(stateful or tiers.values(), default=0)
 

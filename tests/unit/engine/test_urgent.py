@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.core.effects import Execute
 from orchestrator.core.inputs import Ended
 from orchestrator.core.outcomes import Outcome, Succeeded
-from orchestrator.core.plan import URGENCY, Role
+from orchestrator.core.plan import URGENCY_LAST, Role, urgencies
 from orchestrator.core.run import start
 from orchestrator.drivers.hosts import LocalHosts
 from orchestrator.engine.dispatch import Surroundings, ThreadDispatcher
@@ -48,26 +48,61 @@ class Noted:
             self.all_ended.set()
 
 
-def test_the_fence_is_begun_and_its_result_is_taken_before_what_nobody_waits_for() -> None:
-    run = start(a_wide_failover(), created())
-    roles = {step.id: step.role for step in run.plan.steps.values()}
-    fence = next(name for name, role in roles.items() if role is Role.FENCE)
-    others = [name for name, role in roles.items() if role not in URGENCY]
-    noted = Noted(expected=len(others) + 1)
+def dispatcher_for(noted: Noted) -> ThreadDispatcher:
     around = Surroundings(KeptResources(), GivenSecrets(), LocalHosts(), RealClock(), at_point=noted.told)
-    dispatcher = ThreadDispatcher(noted, around)
+    return ThreadDispatcher(noted, around)
 
-    dispatcher.ensure([Execute(name, 1) for name in (*others, fence)], run)
-    assert noted.begun[0] == fence
+
+def test_of_two_results_that_are_there_the_urgent_one_is_taken_first() -> None:
+    run = start(a_wide_failover(), created())
+    fences = [step.id for step in run.plan.steps.values() if step.role is Role.FENCE]
+    verify = next(step.id for step in run.plan.steps.values() if step.role is Role.VERIFY)
+    noted = Noted(expected=len(fences) + 1)
+    dispatcher = dispatcher_for(noted)
+
+    dispatcher.ensure([Execute(name, 1) for name in (verify, *fences)], run)
+    until(lambda: len(noted.begun) == len(fences) + 1, "not all begun")
+    assert noted.begun[-1] == verify
 
     noted.go.set()
     assert noted.all_ended.wait(SECONDS_MAX)
     until(lambda: not any(thread.name.endswith("#1") for thread in threading.enumerate()), "not all ended")
     taken = []
-    for _ in (*others, fence):
+    for _ in (verify, *fences):
         ended = dispatcher.wait(SECONDS_MAX)
         assert isinstance(ended, Ended)
         taken.append(ended.step)
-    assert taken[0] == fence
-    assert set(taken) == {*others, fence}
+    assert taken[-1] == verify
+    assert set(taken) == {verify, *fences}
     assert dispatcher.wait(0.0) is None
+
+
+def test_what_gives_way_begins_when_the_urgent_has_ended_or_takes_too_long() -> None:
+    run = start(a_wide_failover(), created())
+    found = urgencies(run.plan)
+    fence = next(step.id for step in run.plan.steps.values() if step.role is Role.FENCE)
+    other = next(name for name, urgency in found.items() if urgency == URGENCY_LAST)
+    both = [Execute(other, 1), Execute(fence, 1)]
+    noted = Noted(expected=2)
+    dispatcher = dispatcher_for(noted)
+
+    dispatcher.ensure(both, run)
+    until(lambda: fence in noted.begun, "the fence is not begun")
+    assert other not in noted.begun
+
+    def has_begun() -> bool:
+        dispatcher.ensure(both, run)
+        return other in noted.begun
+
+    until(has_begun, "it waits for the fence for ever")
+    assert not noted.ended, "the fence is still at work"
+    noted.go.set()
+    assert noted.all_ended.wait(SECONDS_MAX)
+
+    freed = Noted(expected=1)
+    dispatcher = dispatcher_for(freed)
+    freed.go.set()
+    dispatcher.ensure(both, run)
+    assert dispatcher.wait(SECONDS_MAX) is not None
+    dispatcher.ensure([Execute(other, 1)], run)  # the fence has ended: it is ordered no more
+    until(lambda: other in freed.begun, "nothing urgent is left, and it still waits")
