@@ -238,8 +238,9 @@ class Plan:
 def urgencies(plan: Plan) -> dict[str, int]:
     """How urgent each step is: 0 first, ``URGENCY_LAST`` for what the first write does not wait for.
 
-    The first write is that of the lowest tier that holds state. It waits for the steps that route to it and for
-    all that these need after the preflight; and whatever belongs before the promotion is done before it.
+    The first write is that of the lowest tier that holds state. It waits for the steps that route to it (but for
+    the debts at a lost side) and for all that these need after the preflight; and whatever belongs before the
+    promotion is done before it.
     """
     tiers = {
         name: min((plan.services[service].tier for service in move.services), default=0)
@@ -251,7 +252,9 @@ def urgencies(plan: Plan) -> dict[str, int]:
     def is_wanted(step: Step) -> bool:
         facts = plan.services.get(step.service)
         tier = facts.tier if facts else tiers[step.group]
-        return tier <= first and (step.role in (Role.ROUTE, Role.OPEN) or step.stage in BEFORE_PROMOTION)
+        is_debt = step.best_effort and plan.operation is Operation.FAILOVER
+        leads_there = step.role in (Role.ROUTE, Role.OPEN) and not is_debt
+        return tier <= first and (leads_there or step.stage in BEFORE_PROMOTION)
 
     found = dict.fromkeys(plan.steps, URGENCY_LAST)
     for step in reversed(tuple(plan.steps.values())):
