@@ -103,8 +103,8 @@ class Service:
                     "service.start", {"host": host, "unit": self.unit}, START_MS, (), OPENS,
                     up=self.ready is None, retry=STANDARD_RETRY,
                 )  # fmt: skip
-            elif move.is_planned or self.ready is None:  # unplanned: between the order and the first write
-                yield self._start_warm(host)
+            else:  # unplanned: it should run already, and nothing on the way to the first write waits for this
+                yield self._start_warm(host, best_effort=not move.is_planned and self.ready is not None)
             yield from self._ready(placed, host)
         if move.is_planned and self.standby == "cold":
             yield from self._stop(move.source, Stage.COMMIT)
@@ -130,12 +130,12 @@ class Service:
             INSPECT_MS, (), (), retry=ONCE,
         )  # fmt: skip
 
-    def _start_warm(self, host: str) -> Draft:
+    def _start_warm(self, host: str, *, best_effort: bool = False) -> Draft:
         return Draft(
             f"start-{host}", Stage.AUTHORISE, Role.ORDINARY, f"make sure that {self.unit} runs on {host}",
             "it waits there warm and refuses writes, so that a move costs no start; it stays where a run is taken back",
             "service.start", {"host": host, "unit": self.unit}, START_MS, (), AUTHORISED,
-            retry=STANDARD_RETRY, undo=Undo.NONE_NEEDED,
+            best_effort=best_effort, retry=STANDARD_RETRY, undo=Undo.NONE_NEEDED,
         )  # fmt: skip
 
     def _stop(self, site: str, stage: Stage) -> Iterator[Draft]:

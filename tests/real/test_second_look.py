@@ -81,8 +81,10 @@ def test_a_standby_that_is_gone_is_noticed_and_brought_back(lab: Lab) -> None:
 
 def test_a_home_that_wrote_and_died_again_is_a_split_brain(lab: Lab) -> None:
     faults.break_it(lab, "home-crash")
+    faults._unit(lab, "embassy", "population-register", start=False)  # it should wait there, and does not
     code, said = say(lab, "failover", "--yes")
     assert code == DONE, said
+    assert "start population-register" in said, "it was named before the order, and started after it"
     for verb in ("failback", "reprotect"):
         code, said = say(lab, verb, "--yes")
         assert (code, "home does not answer (h1: " in said) == (REFUSED, True), said

@@ -116,8 +116,15 @@ def keys(component: Component, at: Move) -> list[str]:
     return [draft.key for draft in given(component, at=at).drafts]
 
 
-def test_a_warm_program_is_only_waited_for_and_a_cold_one_started() -> None:
-    assert keys(WARM, move()) == ["inspect-b1", "ready-b1", "inspect-b2", "ready-b2"]
+def test_a_warm_program_is_waited_for_and_a_cold_one_started() -> None:
+    assert keys(WARM, move()) == [
+        *("inspect-b1", "start-b1", "ready-b1"),
+        *("inspect-b2", "start-b2", "ready-b2"),
+    ]
+    warm = by_key(given(WARM))
+    assert warm["start-b1"].best_effort, "a manager that is silent stops nobody whose program is ready"
+    assert not warm["ready-b1"].needs, "one that runs is not waited for twice"
+    assert not by_key(given(WARM, at=move(Operation.SWITCHOVER)))["start-b1"].best_effort
     assert keys(COLD, move()) == [
         *("inspect-b1", "start-b1", "ready-b1"),
         *("inspect-b2", "start-b2", "ready-b2"),
