@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,36 +12,9 @@ from orchestrator.bootstrap.app import App
 from orchestrator.bootstrap.observe import CLAIMS, INSPECT, Looked
 from orchestrator.core import events
 from orchestrator.core.groups import GroupState, fold_group, label
-from orchestrator.core.moment import At
 from orchestrator.errors import InputError, InvariantBroken, RefusedError
-from orchestrator.settings import Settings
+from tests.unit.bootstrap.registers import ABROAD, AT, CLAIMED, GROUP, HOME, SPLIT, known
 from tests.unit.planning import estates
-
-GROUP = "registers"
-AT = At(1, 1)
-HOME = events.GroupAdopted(AT, GROUP, "home", 1, "protected", "ann")
-CLAIMED = events.GroupClaimed(AT, GROUP, "r1", "ann", "laptop", 2)
-ABROAD = (
-    HOME,
-    CLAIMED,
-    events.GroupGranted(AT, GROUP, "r1", "embassy", 2, "protected"),
-    events.GroupReleased(AT, GROUP, "r1", "done"),
-)
-SPLIT = (*ABROAD, events.GroupConflictSeen(AT, GROUP))
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> Iterator[App]:
-    shutil.copytree(estates.GOOD, tmp_path / "estate")
-    made = App(Settings(tmp_path / "estate" / "estate.yaml"))
-    yield made
-    made.close()
-
-
-def known(app: App, *history: Any) -> GroupState:
-    for event in history:
-        app.journal.append_group(GROUP, lambda _, event=event: event)
-    return app.journal.group(GROUP)
 
 
 def rows(*sites: tuple[str, str, int, str]) -> list[Looked]:

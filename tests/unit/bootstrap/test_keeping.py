@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,40 +11,16 @@ from orchestrator.bootstrap import adoption, keeping
 from orchestrator.bootstrap.app import App, plan_to_text
 from orchestrator.bootstrap.keeping import Sides, Wanted
 from orchestrator.core import events
-from orchestrator.core.groups import GroupState
-from orchestrator.core.moment import At
 from orchestrator.errors import InvariantBroken, RefusedError
 from orchestrator.settings import Settings
 from tests.builders import a_plan, inspect
+from tests.unit.bootstrap.registers import AT, GROUP, SPLIT, known
 from tests.unit.planning import estates
 
-GROUP = "registers"
-AT = At(1, 1)
 KEEP = Wanted(GROUP, "home", "ann", "a false alarm")
-SPLIT = (
-    events.GroupAdopted(AT, GROUP, "home", 1, "protected", "ann"),
-    events.GroupClaimed(AT, GROUP, "r1", "ann", "laptop", 2),
-    events.GroupGranted(AT, GROUP, "r1", "embassy", 2, "protected"),
-    events.GroupReleased(AT, GROUP, "r1", "done"),
-    events.GroupConflictSeen(AT, GROUP),
-)
 QUIET = Sides(("seen",), (), (), (), 2, {})
 ABROAD = ("registers-db", "embassy", "primary, takes writes")
 GONE = ("registers-db", "embassy", "does not answer (time-out)")
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> Iterator[App]:
-    shutil.copytree(estates.GOOD, tmp_path / "estate")
-    made = App(Settings(tmp_path / "estate" / "estate.yaml"))
-    yield made
-    made.close()
-
-
-def known(app: App, *history: Any) -> GroupState:
-    for event in history:
-        app.journal.append_group(GROUP, lambda _, event=event: event)
-    return app.journal.group(GROUP)
 
 
 @pytest.mark.parametrize(
