@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.model import ProofKind, Stage
-from orchestrator.core.plan import Plan, Role, Step, Undo
+from orchestrator.core.plan import Plan, Role, Step, Undo, tiers_of_units
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class PlanIndex:
     where nothing is promoted)."""
 
     units: Mapping[str, tuple[str, ...]]
+    rank: Mapping[str, int]  # unit → its place where not all can go on at once: by tier, then by name
     dependents: Mapping[str, tuple[str, ...]]
     unmet: Mapping[str, Mapping[str, int]]
     preflight: tuple[str, ...]
@@ -79,12 +80,14 @@ def index_of(plan: Plan) -> PlanIndex:
             for fence in waited_for:
                 rejoins.setdefault(fence, []).append(end)
     undone_first = _undone_first(plan, dependents, of_group)
+    tiers = tiers_of_units(plan)
     undone_after: dict[str, list[str]] = {}
     for later, first in undone_first.items():
         for step_id in first:
             undone_after.setdefault(step_id, []).append(later)
     return PlanIndex(
         units=_frozen(units),
+        rank={unit: place for place, unit in enumerate(sorted(units, key=lambda unit: (tiers[unit], unit)))},
         dependents=_frozen(dependents),
         unmet=unmet,
         preflight=tuple(preflight),

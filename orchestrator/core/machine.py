@@ -230,7 +230,7 @@ def _undo_ended(draft: Draft, given: UndoEnded) -> None:
 def start_what_may(draft: Draft) -> None:
     """Start every step whose needs are met and whose gates are open, as far as the limit allows.
 
-    Fences go first and wait for no room: their budget runs."""
+    Fences go first and wait for no room: their budget runs. Then the lowest tier goes first."""
     if draft.run.state not in (RunState.PREFLIGHT, RunState.RUNNING):
         return
     plan = draft.run.plan
@@ -239,7 +239,7 @@ def start_what_may(draft: Draft) -> None:
     room = plan.limits.parallel_steps - draft.run.in_flight
     if room <= 0:
         return
-    for name in sorted(draft.run.active):
+    for name in sorted(draft.run.active, key=draft.run.index.rank.__getitem__):
         for step_id in candidates(draft.run.units[name], draft.at):
             if plan.steps[step_id].role is not Role.FENCE:
                 room -= _start_if_open(draft, plan.steps[step_id])

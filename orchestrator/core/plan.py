@@ -235,6 +235,20 @@ class Plan:
     schema: int = PLAN_SCHEMA
 
 
+def tiers_of_units(plan: Plan) -> dict[str, int]:
+    """Each unit has the tier of its service; a shared one the lowest of its group. 0 comes first."""
+    groups = {
+        name: min((plan.services[service].tier for service in move.services), default=0)
+        for name, move in plan.groups.items()
+    }
+    found: dict[str, int] = {}
+    for step in plan.steps.values():
+        facts = plan.services.get(step.service)
+        tier = facts.tier if facts else groups[step.group]
+        found[step.unit] = min(tier, found.get(step.unit, tier))
+    return found
+
+
 def urgencies(plan: Plan) -> dict[str, int]:
     """How urgent each step is: 0 first, ``URGENCY_LAST`` for what the first write does not wait for.
 
@@ -242,19 +256,14 @@ def urgencies(plan: Plan) -> dict[str, int]:
     the debts at a lost side) and for all that these need after the preflight; and whatever belongs before the
     promotion is done before it.
     """
-    tiers = {
-        name: min((plan.services[service].tier for service in move.services), default=0)
-        for name, move in plan.groups.items()
-    }
-    stateful = [tiers[name] for name, move in plan.groups.items() if move.units]
+    tiers = tiers_of_units(plan)
+    stateful = [tiers[unit] for move in plan.groups.values() for unit in move.units if unit in tiers]
     first = min(stateful or tiers.values(), default=0)
 
     def is_wanted(step: Step) -> bool:
-        facts = plan.services.get(step.service)
-        tier = facts.tier if facts else tiers[step.group]
         is_debt = step.best_effort and plan.operation is Operation.FAILOVER
         leads_there = step.role in (Role.ROUTE, Role.OPEN) and not is_debt
-        return tier <= first and (leads_there or step.stage in BEFORE_PROMOTION)
+        return tiers[step.unit] <= first and (leads_there or step.stage in BEFORE_PROMOTION)
 
     found = dict.fromkeys(plan.steps, URGENCY_LAST)
     for step in reversed(tuple(plan.steps.values())):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.core import events, transitions
@@ -10,6 +12,7 @@ from orchestrator.core.fold_steps import contradicted, set_step, trigger_of
 from orchestrator.core.inputs import DeclareLost, Ended, Pause, Resume, Woke
 from orchestrator.core.orders import FENCE_BUDGET_TIMER, orders
 from orchestrator.core.outcomes import FindingKind, Unknown
+from orchestrator.core.plan import ServiceFacts
 from orchestrator.core.run import StepRun, all_promoted, promoted, start, with_run
 from orchestrator.core.states import RunState, StepState
 from orchestrator.core.transitions import run_after, step_after
@@ -236,6 +239,20 @@ def test_fences_wait_for_no_room() -> None:
     steps = list(a_failover().steps.values())
     story = ordered(plan=a_plan(*steps, fence_hosts={"db": ("h1",)}, parallel_steps=1))
     assert {"db/stop", "site/power"} <= story.executing()
+
+
+def test_where_not_all_can_go_on_at_once_the_lowest_tier_goes_first() -> None:
+    tiers = {"archive": 3, "courts": 2, "register": 1}
+    steps = [replace(a_step(f"{name}/start"), service=name) for name in tiers]
+    made = a_plan(*steps, a_step("shared/look"), parallel_steps=2)
+    facts = {name: ServiceFacts(name, "g", tier, "", "", 1, 1, 1) for name, tier in tiers.items()}
+    move = replace(made.groups["g"], services=tuple(tiers))
+    story = ordered(plan=replace(made, services=facts, groups={"g": move}))
+    assert story.executing() == {"register/start", "shared/look"}, "what the group shares has its lowest tier"
+    story.ok("register/start")
+    assert story.executing() == {"courts/start", "shared/look"}
+    story.ok("courts/start")
+    assert story.executing() == {"archive/start", "shared/look"}
 
 
 def test_fences_that_begin_together_share_one_budget() -> None:
