@@ -295,7 +295,11 @@ class Component(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Runbook:
-    """What one service is made of; how it moves is derived."""
+    """What one service is made of; how it moves is derived.
+
+    ``tier``: how important it is, 0 first. Where not all steps can go on at once the lowest tier goes first, and
+    for a moment the others give way to the first write of the lowest tier that holds state.
+    """
 
     name: str
     owner: str
