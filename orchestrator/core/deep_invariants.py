@@ -11,7 +11,7 @@ from orchestrator.core.run import Run, counts_as_met, has_ended
 from orchestrator.core.states import BUSY, TAKES_ROOM, RunState, StepState
 
 S = StepState
-COUNTERS = ("unfinished", "preflight_left", "fences_busy", "fences_pending", "in_flight")
+COUNTERS = ("unfinished", "preflight_left", "fences_busy", "fences_pending", "in_flight", "urgent_in_flight")
 
 
 def counters_are_true(run: Run) -> list[str]:
@@ -38,6 +38,7 @@ def counters_are_true(run: Run) -> list[str]:
             found["fences_busy"] += is_fence and state.state in BUSY
             found["fences_pending"] += is_fence and state.state is S.PENDING
             found["in_flight"] += state.state in TAKES_ROOM
+            found["urgent_in_flight"] += state.state in TAKES_ROOM and step_id in run.index.urgent
         if (name in run.active) != bool(unit.ready or unit.busy):
             out.append(f"counters-are-true: unit {name} is listed active wrongly")
     out += [

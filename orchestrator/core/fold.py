@@ -176,7 +176,7 @@ def _driver_came_up(run: Run, event: events.DriverCameUp) -> Run:
     }
     return with_run(
         run, driver=event.incarnation, drivers=run.drivers + 1, last=at, lost_sites=lost_sites,
-        fencing=at if run.fencing else None,
+        fencing=at if run.fencing else None, urgent_since=None,
     )  # fmt: skip
 
 

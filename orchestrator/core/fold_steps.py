@@ -192,13 +192,19 @@ def set_step(run: Run, step: Step, new: StepRun, at: At) -> Run:
         fencing = at if becomes_busy > 0 and not fences_busy else fencing
         fences_busy += becomes_busy
         fences_pending += (new.state is StepState.PENDING) - (old.state is StepState.PENDING)
+    takes_room = (new.state in TAKES_ROOM) - (old.state in TAKES_ROOM)
+    urgent_since, urgent_in_flight = run.urgent_since, run.urgent_in_flight
+    if takes_room and step.id in run.index.urgent:
+        urgent_in_flight += takes_room
+        if takes_room > 0 and urgent_since is None and step.id in run.index.leading:
+            urgent_since = at
     ended = has_ended(step, new.state) - has_ended(step, old.state)
     in_preflight = ended if step.id in run.index.preflight_set else 0
     return with_run(
         run, units=run.units.replaced(units), active=active, last=at, unfinished=run.unfinished - ended,
         preflight_left=run.preflight_left - in_preflight, fencing=fencing, fences_busy=fences_busy,
-        fences_pending=fences_pending,
-        in_flight=run.in_flight + (new.state in TAKES_ROOM) - (old.state in TAKES_ROOM),
+        fences_pending=fences_pending, in_flight=run.in_flight + takes_room,
+        urgent_in_flight=urgent_in_flight, urgent_since=urgent_since,
     )  # fmt: skip
 
 

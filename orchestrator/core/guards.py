@@ -15,7 +15,7 @@ from orchestrator.core.decision import group_granted
 from orchestrator.core.inputs import LOSS_UNKNOWN, At
 from orchestrator.core.loss import bound_text
 from orchestrator.core.model import Operation, ProofKind
-from orchestrator.core.plan import MANUAL, Gate, Role, Step
+from orchestrator.core.plan import GIVE_WAY_MS, MANUAL, Gate, Role, Step
 from orchestrator.core.run import Run, StepRun
 from orchestrator.core.states import SATISFIED, StepState
 
@@ -146,6 +146,14 @@ def budget_end_ns(run: Run) -> int | None:
 def budget_over(run: Run, at: At) -> bool:
     end = budget_end_ns(run)
     return end is not None and at.mono_ns >= end
+
+
+def gives_way_until_ns(run: Run, at: At) -> int | None:
+    """Until when, on the monotonic clock, what is not urgent gives way; None when it does not (any more)."""
+    if run.urgent_since is None or not run.urgent_in_flight:
+        return None
+    end = run.urgent_since.mono_ns + GIVE_WAY_MS * MILLISECOND_NS
+    return end if run.urgent_since.mono_ns <= at.mono_ns < end else None
 
 
 @dataclass(frozen=True, slots=True)

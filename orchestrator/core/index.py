@@ -6,7 +6,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from orchestrator.core.model import ProofKind, Stage
-from orchestrator.core.plan import Plan, Role, Step, Undo, tiers_of_units
+from orchestrator.core.plan import (
+    AT_ONCE,
+    BEFORE_PROMOTION,
+    MANUAL,
+    URGENCY_LAST,
+    Plan,
+    Role,
+    Step,
+    Undo,
+    tiers_of_units,
+    urgencies,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +28,10 @@ class PlanIndex:
 
     units: Mapping[str, tuple[str, ...]]
     rank: Mapping[str, int]  # unit → its place where not all can go on at once: by tier, then by name
+    urgency: Mapping[str, int]  # step → how soon the first write needs it (``plan.urgencies``)
+    urgent: frozenset[str]  # steps, after what is begun at once, that the first write waits for
+    leading: frozenset[str]  # of these, those with which the way to it begins
+    yielding: frozenset[str]  # steps that give way to urgent ones
     dependents: Mapping[str, tuple[str, ...]]
     unmet: Mapping[str, Mapping[str, int]]
     preflight: tuple[str, ...]
@@ -80,13 +95,18 @@ def index_of(plan: Plan) -> PlanIndex:
             for fence in waited_for:
                 rejoins.setdefault(fence, []).append(end)
     undone_first = _undone_first(plan, dependents, of_group)
-    tiers = tiers_of_units(plan)
+    tiers, urgency = tiers_of_units(plan), urgencies(plan)
+    urgent = _urgent(plan, urgency)
     undone_after: dict[str, list[str]] = {}
     for later, first in undone_first.items():
         for step_id in first:
             undone_after.setdefault(step_id, []).append(later)
     return PlanIndex(
         units=_frozen(units),
+        urgency=urgency,
+        urgent=frozenset(urgent),
+        leading=frozenset(name for name in urgent if plan.steps[name].stage in BEFORE_PROMOTION),
+        yielding=_yielding(plan, urgency),
         rank={unit: place for place, unit in enumerate(sorted(units, key=lambda unit: (tiers[unit], unit)))},
         dependents=_frozen(dependents),
         unmet=unmet,
@@ -110,6 +130,27 @@ def index_of(plan: Plan) -> PlanIndex:
         undone_first=undone_first,
         undone_after=_frozen(undone_after),
         order=tuple(plan.steps),
+    )
+
+
+def _urgent(plan: Plan, urgency: Mapping[str, int]) -> list[str]:
+    """What the first write waits for, without what is begun at once: a rejoin before it takes its own time."""
+    return [
+        name
+        for name, step in plan.steps.items()
+        if urgency[name] < URGENCY_LAST and step.stage is not Stage.AUTHORISE
+    ]
+
+
+def _yielding(plan: Plan, urgency: Mapping[str, int]) -> frozenset[str]:
+    """Fences have one budget, a preflight has no write to wait for, and asking people takes nothing from anybody."""
+    return frozenset(
+        name
+        for name, step in plan.steps.items()
+        if urgency[name] == URGENCY_LAST
+        and step.role not in AT_ONCE
+        and step.stage is not Stage.PREFLIGHT
+        and step.action.kind != MANUAL
     )
 
 

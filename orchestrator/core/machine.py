@@ -230,7 +230,8 @@ def _undo_ended(draft: Draft, given: UndoEnded) -> None:
 def start_what_may(draft: Draft) -> None:
     """Start every step whose needs are met and whose gates are open, as far as the limit allows.
 
-    Fences go first and wait for no room: their budget runs. Then the lowest tier goes first."""
+    Fences go first and wait for no room: their budget runs. Then the lowest tier goes first, and what the first
+    write does not wait for comes last, for a moment not at all."""
     if draft.run.state not in (RunState.PREFLIGHT, RunState.RUNNING):
         return
     plan = draft.run.plan
@@ -239,12 +240,20 @@ def start_what_may(draft: Draft) -> None:
     room = plan.limits.parallel_steps - draft.run.in_flight
     if room <= 0:
         return
+    yielding: list[str] = []
     for name in sorted(draft.run.active, key=draft.run.index.rank.__getitem__):
         for step_id in candidates(draft.run.units[name], draft.at):
-            if plan.steps[step_id].role is not Role.FENCE:
+            if step_id in draft.run.index.yielding:
+                yielding.append(step_id)
+            elif plan.steps[step_id].role is not Role.FENCE:
                 room -= _start_if_open(draft, plan.steps[step_id])
                 if room <= 0:
                     return
+    if guards.gives_way_until_ns(draft.run, draft.at) is None:
+        for step_id in yielding:
+            room -= _start_if_open(draft, plan.steps[step_id])
+            if room <= 0:
+                return
     for event in tuple(draft.events):  # evidence that was just reopened is taken again at once
         if isinstance(event, events.StepReopened) and room > 0:
             step = plan.steps[event.step]

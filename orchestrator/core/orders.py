@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from orchestrator.core.effects import Cancel, Check, Effect, Execute, UndoStep, WakeAt
-from orchestrator.core.guards import budget_end_ns
+from orchestrator.core.guards import budget_end_ns, gives_way_until_ns
 from orchestrator.core.run import Run
 from orchestrator.core.states import RunState, StepState
 
 FENCE_BUDGET_TIMER = "fence-budget"
+GIVE_WAY_TIMER = "give-way"
 
 
 def orders(run: Run) -> list[Effect]:
@@ -40,4 +41,7 @@ def orders(run: Run) -> list[Effect]:
     end = budget_end_ns(run)
     if run.fences_busy and end is not None and run.state is RunState.RUNNING and end > run.last.mono_ns:
         wanted.append(WakeAt(FENCE_BUDGET_TIMER, end))
+    gives_way_until = gives_way_until_ns(run, run.last)
+    if gives_way_until is not None and run.state is RunState.RUNNING:
+        wanted.append(WakeAt(GIVE_WAY_TIMER, gives_way_until))
     return wanted

@@ -63,6 +63,11 @@ URGENCY: Mapping[Role, int] = {
 """Of what the first write waits for, what is begun, and its result taken, first of all (see ``urgencies``)."""
 URGENCY_NEXT, URGENCY_LAST = 1, 2
 BEFORE_PROMOTION = frozenset({Stage.FREEZE, Stage.FENCE, Stage.VERIFY_DATA})
+AT_ONCE = frozenset({Role.FENCE, Role.FREEZE, Role.DRAIN})
+"""Roles that give way to nothing: they run side by side in one budget (semantics 1.5)."""
+GIVE_WAY_MS = 500
+"""For so long, from the first urgent step of a driver on, nothing else is started while something urgent is in
+flight: on few cores it would only take from it. What waits loses no more than this."""
 
 MANUAL = "manual.confirm"
 """The kind of a step that only people can do: it is never executed, they confirm it."""
@@ -252,9 +257,9 @@ def tiers_of_units(plan: Plan) -> dict[str, int]:
 def urgencies(plan: Plan) -> dict[str, int]:
     """How urgent each step is: 0 first, ``URGENCY_LAST`` for what the first write does not wait for.
 
-    The first write is that of the lowest tier that holds state. It waits for the steps that route to it (but for
-    the debts at a lost side) and for all that these need after the preflight; and whatever belongs before the
-    promotion is done before it.
+    The first write is that of the lowest tier that holds state. It waits for the right to write, for the steps that
+    route to it (but for the debts at a lost side) and for all that these need after the preflight; and whatever
+    belongs before the promotion is done before it.
     """
     tiers = tiers_of_units(plan)
     stateful = [tiers[unit] for move in plan.groups.values() for unit in move.units if unit in tiers]
@@ -262,7 +267,7 @@ def urgencies(plan: Plan) -> dict[str, int]:
 
     def is_wanted(step: Step) -> bool:
         is_debt = step.best_effort and plan.operation is Operation.FAILOVER
-        leads_there = step.role in (Role.ROUTE, Role.OPEN) and not is_debt
+        leads_there = step.role in (Role.EPOCH, Role.OPEN, Role.ROUTE) and not is_debt
         return tiers[step.unit] <= first and (leads_there or step.stage in BEFORE_PROMOTION)
 
     found = dict.fromkeys(plan.steps, URGENCY_LAST)

@@ -103,6 +103,8 @@ class Run:
     fences_busy: int = 0
     fences_pending: int = 0
     in_flight: int = 0  # steps that run or are unknown: what takes room
+    urgent_in_flight: int = 0  # of these, what the first write waits for
+    urgent_since: At | None = None  # when this driver began with that
     unfinished: int = 0
     preflight_left: int = 0
     debts: tuple[str, ...] = ()

@@ -18,12 +18,11 @@ from typing import Any, Protocol
 from orchestrator.core.effects import Cancel, Check, Effect, Execute, UndoStep, WakeAt
 from orchestrator.core.inputs import Checked, DriverInput, Ended, UndoEnded, Woke
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Unknown
-from orchestrator.core.plan import Step
+from orchestrator.core.plan import URGENCY_LAST, Step
 from orchestrator.core.run import Run, StepRun
 from orchestrator.core.states import SATISFIED, StepState
 from orchestrator.core.values import Json
 from orchestrator.engine.clock import now
-from orchestrator.engine.precedence import Precedence
 from orchestrator.engine.workers import Workers
 from orchestrator.errors import InputError
 from orchestrator.ports import Action, Clock, Context, Hosts, Resources, Secrets
@@ -81,21 +80,18 @@ class ThreadDispatcher:
     _timers: dict[str, int] = field(default_factory=dict)
     _delayed: dict[Check, int] = field(default_factory=dict)
     _run: Run | None = None
-    _precedence: Precedence = field(default_factory=Precedence)
 
     # --- orders -------------------------------------------------------------------------------
 
     def ensure(self, effects: Iterable[Effect], run: Run) -> None:
         """Make sure that every order is being worked on; orders that are no longer given lapse."""
         self._run = run
-        wanted, held_back = self._precedence.settle(
-            effects, run.plan, self._asked, self.around.clock.monotonic()
-        )
+        wanted = sorted(effects, key=self._urgency)
         self._timers = {e.name: e.mono_ns for e in wanted if isinstance(e, WakeAt)}
         self._asked &= set(wanted)
         self._delayed = {c: due for c, due in self._delayed.items() if c in self._asked}
         for effect in wanted:
-            if isinstance(effect, WakeAt) or effect in self._asked or effect in held_back:
+            if isinstance(effect, WakeAt) or effect in self._asked:
                 continue
             self._asked.add(effect)
             match effect:
@@ -109,6 +105,11 @@ class ThreadDispatcher:
                     self._undo(run, effect)
                 case Cancel():
                     self._cancel(effect)
+
+    def _urgency(self, about: Effect | DriverInput) -> int:
+        """Of what is there at the same moment, what the first write waits for comes first."""
+        urgency = self._run.index.urgency if self._run else {}
+        return urgency.get(getattr(about, "step", ""), URGENCY_LAST)
 
     def _execute(self, run: Run, order: Execute) -> None:
         step, action = self._step(run, order.step)
@@ -256,7 +257,7 @@ class ThreadDispatcher:
             return heapq.heappop(self._waiting)[-1] if self._waiting else self._due()
 
     def _keep(self, result: DriverInput) -> None:
-        heapq.heappush(self._waiting, (self._precedence.of(result), next(self._count), result))
+        heapq.heappush(self._waiting, (self._urgency(result), next(self._count), result))
 
     def _seconds_to_next(self) -> float:
         moment = self.around.clock.monotonic_ns()

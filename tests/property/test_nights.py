@@ -20,7 +20,7 @@ from tests.property.nights import PLANS, Chance, Night, night, of_seed
 from tests.transcript import rendered
 
 NAME = "core-nights"
-SEEDS = 50
+SEEDS = 150
 MOVES = 100
 STORIES = Path(__file__).resolve().parents[1] / "cases" / "machine"
 

@@ -141,7 +141,7 @@ def test_a_fence_of_a_group_that_is_taken_back_stays_where_another_that_has_move
         story.failed(step)
     through(story, "g2", "db2")
     story.follow("continuity confirm r1 svc/call --by NAME --text TEXT")
-    story.proceed()
+    story.wake()  # what is not urgent has given way long enough
     for step in ("svc/own", "docs/files/epoch", "docs/files/publish"):
         story.ok(step)
     story.ok("db1/measure", **REMOTE)

@@ -10,7 +10,7 @@ from orchestrator.core import events, transitions
 from orchestrator.core.fold import evolve, fold
 from orchestrator.core.fold_steps import contradicted, set_step, trigger_of
 from orchestrator.core.inputs import DeclareLost, Ended, Pause, Resume, Woke
-from orchestrator.core.orders import FENCE_BUDGET_TIMER, orders
+from orchestrator.core.orders import FENCE_BUDGET_TIMER, GIVE_WAY_TIMER, orders
 from orchestrator.core.outcomes import FindingKind, Unknown
 from orchestrator.core.plan import ServiceFacts
 from orchestrator.core.run import StepRun, all_promoted, promoted, start, with_run
@@ -205,10 +205,13 @@ def test_a_proof_that_was_lost_counts_from_when_it_was_taken_again() -> None:
 def test_a_timer_that_is_over_is_told_once_and_not_ordered_again() -> None:
     """Else a driver would spin on it: a timer whose moment has passed goes off at once."""
     story = ordered()
-    assert FENCE_BUDGET_TIMER in story.timers()
+    assert set(story.timers()) == {FENCE_BUDGET_TIMER, GIVE_WAY_TIMER}
+    story.wake()
+    assert set(story.timers()) == {FENCE_BUDGET_TIMER}
     story.wake()
     assert story.timers() == {}
-    assert not story.tell(Woke(story.next(), FENCE_BUDGET_TIMER)).events
+    for timer in (FENCE_BUDGET_TIMER, GIVE_WAY_TIMER):
+        assert not story.tell(Woke(story.next(), timer)).events
 
 
 def test_a_retry_that_finds_no_room_is_not_ordered_again_but_started_later() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core.effects import Check, Effect, Execute, UndoStep
+from orchestrator.core.effects import Cancel, Check, Effect, Execute, UndoStep
 from orchestrator.core.inputs import Checked, Ended, UndoEnded
 from orchestrator.core.outcomes import FindingKind, Succeeded, Unknown
 from orchestrator.core.run import start
@@ -99,5 +99,36 @@ def test_an_undo_does_not_begin_beside_an_undo_that_hangs() -> None:
     ended = dispatcher.wait(SECONDS_MAX)
     assert isinstance(ended, UndoEnded)
     assert (ended.number, type(ended.outcome)) == (2, Unknown)
+    assert len(hangs.told) == 1
+    hangs.go.set()
+
+
+def test_an_attempt_that_is_cancelled_is_told_so_and_is_soon_late() -> None:
+    """core.md 3.8: nobody waits for the whole time of a step that people ordered to stop."""
+    hangs, clock, run = Hangs(), SetClock(), start(four_services(), created())
+    dispatcher = ThreadDispatcher(hangs, Surroundings(KeptResources(), GivenSecrets(), LocalHosts(), clock))
+    dispatcher.ensure([Execute(STEP, 1)], run)
+    until(lambda: hangs.told, "begun")
+    assert not hangs.told[0].is_set()
+    dispatcher.ensure([Execute(STEP, 1), Cancel(STEP, 1)], run)
+    assert hangs.told[0].is_set()
+    assert dispatcher.wait(0.0) is None
+    clock.seconds += 2 * GRACE_SECONDS + 0.1
+    late = dispatcher.wait(0.0)
+    assert isinstance(late, Ended)
+    assert isinstance(late.outcome, Unknown)
+    hangs.go.set()
+
+
+def test_nothing_is_looked_for_while_the_attempt_itself_is_at_work() -> None:
+    """core.md 3.5: else it could be found not done, and be begun again beside itself."""
+    hangs, clock, run = Hangs(), SetClock(), start(four_services(), created())
+    dispatcher = ThreadDispatcher(hangs, Surroundings(KeptResources(), GivenSecrets(), LocalHosts(), clock))
+    dispatcher.ensure([Execute(STEP, 1)], run)
+    until(lambda: hangs.told, "begun")
+    dispatcher.ensure([Check(STEP, 1, 1, 0)], run)
+    found = dispatcher.wait(SECONDS_MAX)
+    assert isinstance(found, Checked)
+    assert found.finding.kind is FindingKind.RUNNING
     assert len(hangs.told) == 1
     hangs.go.set()

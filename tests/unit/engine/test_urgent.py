@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.core.effects import Execute
 from orchestrator.core.inputs import Ended
 from orchestrator.core.outcomes import Outcome, Succeeded
-from orchestrator.core.plan import URGENCY_LAST, Role, urgencies
+from orchestrator.core.plan import Role
 from orchestrator.core.run import start
 from orchestrator.drivers.hosts import LocalHosts
 from orchestrator.engine.dispatch import Surroundings, ThreadDispatcher
@@ -75,34 +75,3 @@ def test_of_two_results_that_are_there_the_urgent_one_is_taken_first() -> None:
     assert taken[-1] == verify
     assert set(taken) == {verify, *fences}
     assert dispatcher.wait(0.0) is None
-
-
-def test_what_gives_way_begins_when_the_urgent_has_ended_or_takes_too_long() -> None:
-    run = start(a_wide_failover(), created())
-    found = urgencies(run.plan)
-    fence = next(step.id for step in run.plan.steps.values() if step.role is Role.FENCE)
-    other = next(name for name, urgency in found.items() if urgency == URGENCY_LAST)
-    both = [Execute(other, 1), Execute(fence, 1)]
-    noted = Noted(expected=2)
-    dispatcher = dispatcher_for(noted)
-
-    dispatcher.ensure(both, run)
-    until(lambda: fence in noted.begun, "the fence is not begun")
-    assert other not in noted.begun
-
-    def has_begun() -> bool:
-        dispatcher.ensure(both, run)
-        return other in noted.begun
-
-    until(has_begun, "it waits for the fence for ever")
-    assert not noted.ended, "the fence is still at work"
-    noted.go.set()
-    assert noted.all_ended.wait(SECONDS_MAX)
-
-    freed = Noted(expected=1)
-    dispatcher = dispatcher_for(freed)
-    freed.go.set()
-    dispatcher.ensure(both, run)
-    assert dispatcher.wait(SECONDS_MAX) is not None
-    dispatcher.ensure([Execute(other, 1)], run)  # the fence has ended: it is ordered no more
-    until(lambda: other in freed.begun, "nothing urgent is left, and it still waits")
