@@ -6,6 +6,7 @@ the function that needs it.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,9 @@ from orchestrator.cli import _exits
 def main() -> None:
     """The entry point: runs a command and ends with its documented exit code."""
     sys.excepthook = _exits.say_bug
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no "→" is no reason to end with a bug
     sys.exit(_exits.guarded(lambda: _run(sys.argv[1:])))
 
 

@@ -275,6 +275,11 @@ def check(
     survivor = _site(site) or sites.active_site(lab)
     if survivor is None:
         raise RefusedError("no site, or more than one, is active", ("--site home", "--site embassy"))
+    if sites.load_processes(lab):
+        raise RefusedError(
+            "load is running: what it writes between a look at the ledgers and one at the rows would pass for a fault",
+            ("continuity lab load --stop",),
+        )
     found = traffic.check(lab, survivor)
     emit(output, "continuity/lab-check/v1", found, _check_text(found))
     if not found["verified"]:

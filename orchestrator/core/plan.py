@@ -258,8 +258,8 @@ def urgencies(plan: Plan) -> dict[str, int]:
     """How urgent each step is: 0 first, ``URGENCY_LAST`` for what the first write does not wait for.
 
     The first write is that of the lowest tier that holds state. It waits for the right to write, for the steps that
-    route to it (but for the debts at a lost side) and for all that these need after the preflight; and whatever
-    belongs before the promotion is done before it.
+    route to it (but for the debts at a lost side) and for all that these need after the preflight; whatever
+    belongs before the promotion is done before it, and until it is seen from outside it is not there.
     """
     tiers = tiers_of_units(plan)
     stateful = [tiers[unit] for move in plan.groups.values() for unit in move.units if unit in tiers]
@@ -267,7 +267,7 @@ def urgencies(plan: Plan) -> dict[str, int]:
 
     def is_wanted(step: Step) -> bool:
         is_debt = step.best_effort and plan.operation is Operation.FAILOVER
-        leads_there = step.role in (Role.EPOCH, Role.OPEN, Role.ROUTE) and not is_debt
+        leads_there = step.role in (Role.EPOCH, Role.OPEN, Role.ROUTE, Role.DONE) and not is_debt
         return tiers[step.unit] <= first and (leads_there or step.stage in BEFORE_PROMOTION)
 
     found = dict.fromkeys(plan.steps, URGENCY_LAST)

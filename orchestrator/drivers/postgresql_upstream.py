@@ -102,6 +102,9 @@ FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary ORDER B
 """
 
 
+SLOT_TRIES_MAX = 5  # of two steps about one slot: each can lose a drop and a making to the other
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A physical slot. ``bytes``: the log behind the present position that it holds back, None for one that
@@ -153,10 +156,12 @@ def keep_slot(context: Context[Any], session: Session, follower: Member) -> None
     """
     from psycopg import errors
 
-    try:
-        _keep_slot(context, session, follower)
-    except (errors.DuplicateObject, errors.UndefinedObject):
-        _keep_slot(context, session, follower)
+    for _ in range(SLOT_TRIES_MAX - 1):
+        try:
+            return _keep_slot(context, session, follower)
+        except (errors.DuplicateObject, errors.UndefinedObject, errors.ObjectInUse):
+            continue
+    return _keep_slot(context, session, follower)
 
 
 def _keep_slot(context: Context[Any], session: Session, follower: Member) -> None:

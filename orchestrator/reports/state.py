@@ -89,6 +89,7 @@ def run_document(run: Run, driver_pid: int) -> dict[str, Any]:
         "held": {"causes": list(run.held_causes), "choices": list(run.held_choices)}
         if run.held_causes
         else None,
+        "next": list(_choices(run, driver_pid)),
         "loss": {unit: loss_document(loss) for unit, loss in sorted(run.losses.items())},
         "accepted_loss_ms": run.accepted_loss_ms,
         "debts": list(run.debts),
@@ -110,9 +111,9 @@ def run_text(run: Run, driver_pid: int) -> str:
     lines += [f"  stated loss {unit}: {loss_text(loss)}" for unit, loss in sorted(run.losses.items())]
     if run.state is RunState.READY:
         lines.append(f"  waits for its confirmation: continuity resume {run.id}")
-    if run.held_choices:
+    if choices := _choices(run, driver_pid):
         lines.append("  what you can do now:")
-        lines += [f"    {choice}" for choice in run.held_choices]
+        lines += [f"    {choice}" for choice in choices]
     lines += [_step_line(run, step) for step in run.plan.steps.values() if _is_interesting(run, step)]
     lines += [f"  still owed: {debt}" for debt in run.debts]
     lines += [
@@ -120,6 +121,15 @@ def run_text(run: Run, driver_pid: int) -> str:
         for name in run.exposures
     ]
     return "\n".join(lines)
+
+
+def _choices(run: Run, driver_pid: int) -> tuple[str, ...]:
+    """What people can do now: a held run says it itself; one that nobody drives is gone on with or ended."""
+    if run.held_choices or run.is_final or driver_pid or run.state is RunState.READY:
+        return tuple(run.held_choices)
+    from orchestrator.core.abort import ways_to_end
+
+    return ways_to_end(run)
 
 
 def _is_interesting(run: Run, step: Step) -> bool:

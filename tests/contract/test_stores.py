@@ -307,3 +307,10 @@ def test_an_event_that_is_missing_where_the_check_begins_is_found(log: SqliteSto
     tampered(log, "DELETE FROM events WHERE seq=3")
     total = log.read_all()[-1].seq
     assert log.verify(total - 3)[0] == "event 3 is missing"
+
+
+def test_what_is_told_as_written_is_on_the_disk(tmp_path: Path) -> None:
+    """FULL (2) syncs the log at each commit; NORMAL would lose the newest ones with the power."""
+    with closing(SqliteStore(tmp_path / "journal.db")) as store:
+        assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)

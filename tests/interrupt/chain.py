@@ -138,28 +138,32 @@ def a_chain(folder: Path) -> Iterator[Chain]:
 
 @dataclass(frozen=True, slots=True)
 class Appends:
-    """Points by what the log itself holds: one for each kind of input that was appended; ``last_words`` are
-    those that some driver appended last of all before the next one came up."""
+    """Points by what the log itself holds: one for each kind of input that was appended. ``outlived``: after which
+    some driver appended something else, so that it surely was told of the point."""
 
     all: frozenset[str]
-    last_words: frozenset[str]
+    outlived: frozenset[str]
 
 
 def appends_in_log(chain: Chain, runs: list[Operated]) -> Appends:
     app = chain.drivers.journal()
     try:
-        found, last_words = set(), set()
+        found: set[str] = set()
+        outlived: set[str] = set()
         for run in runs:
-            before = ""
+            last: list[tuple[str, object]] = []  # what the driver appended in its newest append, and when
             for entry in app.journal.store.read(RUN + run.ended.run):
+                moment = entry.event.at
+                if isinstance(entry.event, events.DriverCameUp):
+                    last = []
+                elif last and last[0][1] != moment:
+                    outlived.update(name for name, _ in last if name)
+                    last = []
                 name = _point_of(entry.event)
-                if not name:
-                    continue
-                if isinstance(entry.event, events.DriverCameUp) and before:
-                    last_words.add(before)
-                before = f"{run.kind}: after {name}"
-                found.add(before)
-        return Appends(frozenset(found), frozenset(last_words))
+                point = f"{run.kind}: after {name}" if name else ""
+                last.append((point, moment))
+                found.update({point} - {""})
+        return Appends(frozenset(found), frozenset(outlived))
     finally:
         app.close()
 

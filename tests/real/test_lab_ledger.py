@@ -268,3 +268,13 @@ def test_the_checker_uses_a_role_that_can_only_read(lab: Lab) -> None:
         pytest.raises(psycopg.errors.InsufficientPrivilege),
     ):
         session.execute("DELETE FROM persons")
+
+
+def test_nothing_is_compared_while_load_runs(lab: Lab) -> None:
+    """What is written between the two looks would pass for a fault."""
+    running = traffic.start(lab, traffic.Load(writers=1, seconds=6.0))
+    refused = labs.run(lab, sys.executable, "-m", "orchestrator", "lab", "check")
+    assert (refused.returncode, "continuity lab load --stop" in refused.stderr) == (3, True), refused.stderr
+    traffic.wait(running)
+    compared = labs.run(lab, sys.executable, "-m", "orchestrator", "lab", "check")
+    assert "load is running" not in compared.stderr

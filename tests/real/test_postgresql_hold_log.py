@@ -24,7 +24,7 @@ HOLD = HoldLogParams(CLUSTER, "e1")
 CARE = AftercareParams(CLUSTER, "e1", archiver_absent=True)
 REWIND = RejoinParams(CLUSTER, "h1", "e1", DATABASES, "rewind")
 INSPECT = InspectParams(CLUSTER, "e1", DATABASES, "home", "embassy")
-RACES = 40
+RACES = 80
 SEGMENTS = 12  # of 1 MB; none of them is kept without a slot
 SLOTS = "SELECT array_agg(slot_name::text || ' ' || (restart_lsn IS NOT NULL)) FROM pg_replication_slots"
 
@@ -143,8 +143,13 @@ def test_a_slot_that_is_there_already_stays_and_is_named_while_nobody_streams_th
 
 def test_two_steps_that_are_about_the_same_slot_at_once_both_have_it(pair: Pair) -> None:
     """The step that keeps the log and the one that follows may overlap; neither fails because of the other."""
+    unreserved = (
+        "SELECT pg_create_physical_replication_slot('h1', false)"  # what is left from a time as primary
+    )
     with ThreadPoolExecutor(2) as both:
-        for _ in range(RACES):
+        for race in range(RACES):
+            if race % 2:
+                pair.ask("embassy", unreserved)
             begun = [both.submit(pair.perform, HoldLog(), HOLD) for _ in range(2)]
             assert all(isinstance(each.result(), Succeeded) for each in begun), [
                 each.result() for each in begun

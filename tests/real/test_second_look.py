@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +57,14 @@ def test_a_warm_program_that_is_down_is_named_before_the_order_and_stops_nobody(
     faults._unit(lab, "embassy", "population-register", start=True)
     code, said = say(lab, "preflight", "failover")
     assert (code, "supervisorctl" in said) == (DONE, False), said
+
+
+def test_a_terminal_without_our_signs_is_no_bug(lab: Lab) -> None:
+    command = [sys.executable, "-m", "orchestrator", "plan", "failover", "--estate", str(lab.estate)]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, "home ? embassy" in done.stdout) == (DONE, True), done.stderr
 
 
 def test_a_standby_that_is_gone_is_noticed_and_brought_back(lab: Lab) -> None:
