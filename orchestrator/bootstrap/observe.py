@@ -17,6 +17,7 @@ from orchestrator.bootstrap.standing import (
     journal_conflict,
     journal_left,
     journal_unprotected,
+    log_behind,
     told,
     writing_sites,
 )
@@ -314,6 +315,13 @@ def look_for_conflicts(app: App) -> Seen:
         for each in apart
     ]
     lines += [f"  {group}: UNPROTECTED: {reason}" for group, reason in lost.items()]
+    behind = log_behind(app, clusters)
+    lines += [
+        f"  {group}: THE LOG IS BEHIND: {text}; next: continuity adopt {group} --by NAME"
+        for group, texts in behind.items()
+        for text in texts
+    ]
+    document["behind"] = behind
     document["left"] = [{"cluster": each.unit, "site": each.site, **each.old.evidence()} for each in left]
     document["apart"] = [{"group": each.group, **each.evidence()} for each in apart]
     document["unprotected"] = lost

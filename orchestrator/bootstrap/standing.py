@@ -138,3 +138,26 @@ def _lost(app: App, group: str, reason: str) -> None:
         return None if is_known else GroupProtectionLost(at, group, reason)
 
     app.journal.append_group(group, decide)
+
+
+def log_behind(app: App, clusters: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, list[str]]:
+    """Group → what the rows at its sites know that this log does not: it was cut off, or is an old copy.
+
+    A group that a run holds is left out: its rows are ahead of its grant for a moment.
+    """
+    from orchestrator.core.claims import Claimed, contradictions
+
+    found: dict[str, list[str]] = {}
+    for unit, (group, seen) in clusters.items():
+        state = app.journal.group(group)
+        if state.claim or not state.adopted:
+            continue
+        rights = [
+            Claimed(f"{database} of {unit} at {site}", site, row["epoch"], row["site"], row.get("run", ""))
+            for site, there in (seen.get("sites") or {}).items()
+            for database, row in (there.get("writers") or {}).items()
+        ]
+        against = contradictions(rights, state.epoch, state.active, state.taken_back)
+        if against:
+            found.setdefault(group, []).extend(against)
+    return found

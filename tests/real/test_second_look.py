@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,6 +93,35 @@ def test_a_standby_that_is_gone_is_noticed_and_brought_back(lab: Lab) -> None:
     assert "home_active_protected" in say(lab, "status")[1]
 
 
+def copied(source: Path, target: Path) -> None:
+    with (
+        contextlib.closing(sqlite3.connect(source)) as log,
+        contextlib.closing(sqlite3.connect(target)) as to,
+    ):
+        log.backup(to)
+
+
+def test_a_log_that_is_behind_is_told_by_the_sites(lab: Lab, tmp_path: Path) -> None:
+    """An old copy is whole in itself: only the rows at the sites know more than it does."""
+    log = lab.estate.parent / ".continuity" / "journal.db"
+    assert "BEHIND" not in say(lab, "status", "--live")[1]
+    copied(log, tmp_path / "old.db")
+    code, said = say(lab, "switchover", "--yes")
+    assert code == DONE, said
+    copied(log, tmp_path / "new.db")
+    copied(tmp_path / "old.db", log)
+    code, found = labs.answer(lab, "status", "--live")
+    assert code == DONE
+    assert found["live"]["behind"].keys() == {"registers"}
+    said = say(lab, "status", "--live")[1]
+    assert "registers: THE LOG IS BEHIND: epoch 2 of embassy" in said
+    assert "continuity adopt registers --by NAME" in said
+    copied(tmp_path / "new.db", log)
+    assert "BEHIND" not in say(lab, "status", "--live")[1]
+    code, said = say(lab, "switchover", "--yes")
+    assert code == DONE, said
+
+
 def test_a_home_that_wrote_and_died_again_is_a_split_brain(lab: Lab) -> None:
     faults.break_it(lab, "home-crash")
     faults._unit(lab, "embassy", "population-register", start=False)  # it should wait there, and does not
@@ -115,7 +147,7 @@ def test_a_home_that_wrote_and_died_again_is_a_split_brain(lab: Lab) -> None:
         assert "continuity resolve" in said
     code, said = say(lab, "status", "--live")
     assert "at home: SPLIT BRAIN: it committed" in said
-    assert "on timeline 1, which was left at" in said
+    assert re.search(r"on timeline \d, which was left at", said), said
     code, said = say(lab, "adopt", "registers", "--active", "embassy", "--yes")
     assert (code, "continuity resolve registers" in said) == (REFUSED, True), said
     code, said = say(lab, "resolve", "registers", "--keep", "embassy", "--reason", "it was lost", "--yes")
