@@ -216,6 +216,12 @@ def _must_be_said(conclusion: Conclusion, state: GroupState, site: str, active: 
             + "; ".join(conclusion.doubts),
             (f"continuity adopt {conclusion.group} --active SITE --by NAME",),
         )
+    if active and not state.adopted and conclusion.named and active not in conclusion.named:
+        raise RefusedError(
+            f"group {conclusion.group}: the newest evidence (epoch {conclusion.epoch}) names"
+            f" {' and '.join(sorted(conclusion.named))}, nothing names {active}: adopt it as it is, a run moves it",
+            (f"continuity adopt {conclusion.group} --by NAME", f"continuity failover --to {active}"),
+        )
     if active and state.adopted and active != state.active and active not in conclusion.named:
         seen = " and ".join(sorted(conclusion.named)) or "no site"
         raise RefusedError(

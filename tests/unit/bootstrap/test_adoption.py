@@ -47,6 +47,16 @@ def adopt(app: App, seen: list[Looked], active: str | None = None) -> GroupState
 BOTH = rows(("home", "primary", 1, "home"), ("embassy", "primary", 2, "embassy"))
 
 
+def test_a_new_log_does_not_adopt_what_all_evidence_speaks_against(app: App) -> None:
+    """People name the site where the evidence cannot: else every run after it would be held by the rows."""
+    abroad = rows(("home", "standby", 2, "embassy"), ("embassy", "primary", 2, "embassy"))
+    with pytest.raises(RefusedError, match=r"epoch 2\) names embassy, nothing names home") as refused:
+        adopt(app, abroad, active="home")
+    assert refused.value.instead[0] == f"continuity adopt {GROUP} --by NAME"
+    assert not app.journal.group(GROUP).adopted
+    assert adopt(app, abroad, active="embassy").active == "embassy"
+
+
 def test_a_group_that_nothing_speaks_of_stays_as_the_log_knows_it(app: App) -> None:
     known(app, *ABROAD)
     after = adopt(app, [])
