@@ -338,6 +338,12 @@ def _writing_text(app: App, group: str, writers: list[str]) -> str:
     return f"{' and '.join(writers)} take writes"
 
 
+def serves_now(app: App, plan: Plan) -> bool:
+    """Does a database at the site that is to be left answer and take writes at this moment?"""
+    found = _perform(app, plan, [step for step in plan.steps.values() if step.action.kind == INSPECT])
+    return any(_site(each.get("evidence") or {}, plan.source).get("serves_writes") for each in found.values())
+
+
 def look_before(app: App, operation: Operation) -> None:
     """What the log must know before a planned operation is planned. A failover waits for nothing."""
     if operation is not Operation.FAILOVER and app.has_log:

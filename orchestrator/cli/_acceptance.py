@@ -12,7 +12,12 @@ from orchestrator.core.model import Operation
 from orchestrator.core.states import RunState
 from orchestrator.errors import RefusedError
 
+LOOK_AGAIN_SECONDS = 3.0
+
 if TYPE_CHECKING:
+    from orchestrator.bootstrap.app import App
+    from orchestrator.bootstrap.observe import Confirmation
+    from orchestrator.bootstrap.operations import Driver
     from orchestrator.core.run import Run
     from orchestrator.engine.journal import Journal
 
@@ -26,6 +31,41 @@ def must_be_able_to_ask(
         return
     first()
     raise RefusedError("a run needs a typed confirmation, and there is no terminal to ask on", instead)
+
+
+def refuse_a_healthy_source(app: App, driver: Driver, by: str, seen: Confirmation | None) -> None:
+    """The run is taken back, RefusedError, where the side that is to be given up answers and serves: a planned
+    move would lose nothing. What an earlier driver saw, or was seen long before the answer, is looked at again.
+    ``seen``: what is about to be shown, None after it was."""
+    from orchestrator.bootstrap.observe import serves_now, stands
+    from orchestrator.cli import _exits
+    from orchestrator.cli._print import say
+    from orchestrator.core.inputs import Abort
+    from orchestrator.engine.clock import now
+
+    run = driver.run
+    if run.plan.operation is not Operation.FAILOVER:
+        return
+    if seen and seen.is_source_healthy:
+        say(seen.text)
+    elif not (_is_old(app, run) and serves_now(app, run.plan)):
+        return
+    driver.tell(Abort(now(app.clock), by, f"{run.plan.source} is healthy"))
+    if stands(run.plan):
+        raise RefusedError(
+            f"{run.plan.source} takes writes again although {run.plan.target} was kept: stop its database first",
+            (_exits.again("--even-if-healthy"),),
+        )
+    raise RefusedError(
+        f"{run.plan.source} answers and serves: a planned move loses nothing",
+        ("continuity switchover", "continuity failover --even-if-healthy"),
+    )
+
+
+def _is_old(app: App, run: Run) -> bool:
+    """Was the preflight over so long ago that what it saw may be otherwise now?"""
+    moments = [at.utc_ns for step in run.index.preflight if (at := run.step(step).since)]
+    return app.clock.utc_ns() - min(moments, default=0) > LOOK_AGAIN_SECONDS * 1e9
 
 
 def may_lose(run: Run) -> bool:

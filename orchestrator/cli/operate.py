@@ -283,7 +283,7 @@ def _answered(app: App, driver: Driver, flags: Flags, *, on_terminal: bool) -> b
 def _confirm(app: App, driver: Driver, flags: Flags) -> None:
     """Show the loss about to be accepted and take the typed confirmation; refusing undoes the run."""
     from orchestrator.bootstrap.documents import unmeasured
-    from orchestrator.bootstrap.observe import confirmation, preflight_findings, stands
+    from orchestrator.bootstrap.observe import confirmation, preflight_findings
     from orchestrator.bootstrap.operations import strictest_rpo_ms
     from orchestrator.cli import _acceptance as acceptance
     from orchestrator.engine.clock import now
@@ -291,18 +291,8 @@ def _confirm(app: App, driver: Driver, flags: Flags) -> None:
     run = driver.run
     documents = unmeasured(app, run.plan)
     shown = confirmation(run, documents)
-    if run.plan.operation is Operation.FAILOVER and shown.is_source_healthy and not flags.even_if_healthy:
-        say(shown.text)
-        driver.tell(Abort(now(app.clock), flags.by, f"{run.plan.source} is healthy"))
-        if stands(run.plan):
-            raise RefusedError(
-                f"{run.plan.source} takes writes again although {run.plan.target} was kept: stop its database first",
-                (_exits.again("--even-if-healthy"),),
-            )
-        raise RefusedError(
-            f"{run.plan.source} answers and serves: a planned move loses nothing",
-            ("continuity switchover", "continuity failover --even-if-healthy"),
-        )
+    if not flags.even_if_healthy:
+        acceptance.refuse_a_healthy_source(app, driver, flags.by, shown)
     limit = loss_limit_ms(flags.accept_loss) if acceptance.may_lose(run) else 0
     if limit is None:
         limit = strictest_rpo_ms(run.plan)
@@ -318,6 +308,8 @@ def _confirm(app: App, driver: Driver, flags: Flags) -> None:
     if not _typed(phrase):
         driver.tell(Abort(now(app.clock), flags.by, "not confirmed"))
         raise RefusedError("not confirmed: nothing was changed")
+    if not flags.even_if_healthy:
+        acceptance.refuse_a_healthy_source(app, driver, flags.by, None)
     driver.authorise(flags.by, limit, "typed")
 
 

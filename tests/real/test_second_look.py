@@ -9,20 +9,24 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from orchestrator.cli._acceptance import LOOK_AGAIN_SECONDS
 from orchestrator.lab import adoption, faults, postgres, sites
 from orchestrator.lab.layout import Lab
 from tests import labs
+from tests.terminal import Terminal
 from tests.waiting import until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).resolve().parents[2]
 DONE, REFUSED = 0, 3
+ASKED_SECONDS = 40.0
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,36 @@ def test_a_standby_that_is_gone_is_noticed_and_brought_back(lab: Lab) -> None:
     assert code == DONE, said
     assert has_standby(lab)
     assert "home_active_protected" in say(lab, "status")[1]
+
+
+def hesitated(begun: float) -> bool:
+    return time.monotonic() - begun > LOOK_AGAIN_SECONDS + 0.5
+
+
+def test_a_home_that_came_back_while_people_hesitated_is_not_given_up(lab: Lab) -> None:
+    """What was seen before the question is old when it is answered, or when another driver takes the run up."""
+    argv = [sys.executable, "-m", "orchestrator", "failover", "--estate", str(lab.estate)]
+    kept = {name: value for name, value in os.environ.items() if name != "CONTINUITY_ESTATE"}
+    environment = {**kept, "PYTHONPATH": str(ROOT), "TERM": "dumb"}
+    for is_killed in (False, True):
+        faults.break_it(lab, "home-crash")
+        with Terminal(argv, environment=environment, folder=lab.path) as terminal:
+            assert terminal.wait_until_asked(ASKED_SECONDS) == "failover embassy"
+            begun = time.monotonic()
+            if is_killed:
+                terminal.process.kill()
+            faults.heal(lab)
+            until(lambda: has_standby(lab), "home is whole again")
+            until(lambda begun=begun: hesitated(begun), "people take their time")
+            if is_killed:
+                code, said = say(lab, "resume", "--yes")
+            else:
+                code, said = terminal.finish(ASKED_SECONDS), terminal.said
+        assert (code, "home answers and serves" in said) == (REFUSED, True), said
+        assert "continuity switchover" in said
+        code, said = say(lab, "status")
+        assert "home_active_protected" in said
+        assert "held by" not in said
 
 
 def copied(source: Path, target: Path) -> None:
