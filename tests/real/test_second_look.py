@@ -148,7 +148,7 @@ def test_a_log_that_is_behind_is_told_by_the_sites(lab: Lab, tmp_path: Path) -> 
     assert code == DONE
     assert found["live"]["behind"].keys() == {"registers"}
     said = say(lab, "status", "--live")[1]
-    assert "registers: THE LOG IS BEHIND: epoch 2 of embassy" in said
+    assert re.search(r"registers: THE LOG IS BEHIND: epoch \d of embassy", said), said
     assert "continuity adopt registers --by NAME" in said
     copied(tmp_path / "new.db", log)
     assert "BEHIND" not in say(lab, "status", "--live")[1]
