@@ -28,8 +28,8 @@ def keep(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
 
     Arguments: directory, manifest (a path), folder, rows (one for each document: {document, lost, …}, written as
     ``folder``/list.jsonl), timeout_ms. A document that is not what its row says (``lost``: SHA-256) is kept
-    as it is, and named; a name that leads out of ``directory`` is listed and named, and nothing of it is read or
-    written: the manifest is that of a side nobody trusts any more. Result: {kept, bytes, changed: [name], problem}; ``problem``: why nothing was kept.
+    as it is, and named; a name that climbs out of ``directory`` is listed and named, and nothing of it is read or
+    written: the manifest is that of a side nobody trusts any more. Links inside ``directory`` are followed. Result: {kept, bytes, changed: [name], problem}; ``problem``: why nothing was kept.
     """
     deadline = time.monotonic() + int(arguments["timeout_ms"]) / 1000
     directory, folder = Path(arguments["directory"]), Path(arguments["folder"])

@@ -12,13 +12,13 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.terminal import Terminal
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 SECTION = re.compile(r"^## By hand\n(.*?)^## ", re.MULTILINE | re.DOTALL)
@@ -29,7 +29,6 @@ COMMAND_SECONDS = 60.0
 OPERATION_SECONDS = 90.0
 ORDER_SECONDS = 10.0
 GONE_SECONDS = 20.0
-POLL_SECONDS = 0.001
 
 pytestmark = pytest.mark.real
 
@@ -121,11 +120,9 @@ class Hands:
 
     def wait_for_the_order(self) -> None:
         (log,) = self.home.rglob("journal.db")
-        deadline = time.monotonic() + ORDER_SECONDS
+        order = "select 1 from events where kind = 'run.authorised'"
         with sqlite3.connect(f"file:{log}?mode=ro", uri=True) as journal:
-            while not journal.execute("select 1 from events where kind = 'run.authorised'").fetchall():
-                assert time.monotonic() < deadline, "the order did not reach the log"
-                time.sleep(POLL_SECONDS)
+            until(lambda: journal.execute(order).fetchall(), "the order did not reach the log", ORDER_SECONDS)
 
 
 def left_over(home: Path) -> list[str]:
@@ -166,9 +163,6 @@ def test_the_path_by_hand(hands: Hands) -> None:
             report = json.loads(hands.say("lab", "check", "--output", "json"))
             assert report["verified"] is True, report
         hands.take(line, following)
-    deadline = time.monotonic() + GONE_SECONDS
-    while left_over(hands.home):
-        assert time.monotonic() < deadline, left_over(hands.home)
-        time.sleep(POLL_SECONDS * 50)
+    until(lambda: not left_over(hands.home), "processes of the lab are left", GONE_SECONDS)
     assert not list((hands.home / "lab").iterdir())
     assert not list((hands.home / "labs").glob("*.json"))

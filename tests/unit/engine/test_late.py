@@ -12,7 +12,7 @@ import pytest
 from orchestrator.core.effects import Cancel, Check, Effect, Execute, UndoStep
 from orchestrator.core.inputs import Checked, Ended, UndoEnded
 from orchestrator.core.outcomes import FindingKind, Succeeded, Unknown
-from orchestrator.core.run import start
+from orchestrator.core.run import Run, start
 from orchestrator.drivers.hosts import LocalHosts
 from orchestrator.engine.dispatch import CHECK_SECONDS, GRACE_SECONDS, LATE, Surroundings, ThreadDispatcher
 from tests.action_context import GivenSecrets, KeptResources
@@ -61,14 +61,20 @@ class Hangs:
     check = execute
 
 
+def set_up() -> tuple[Hangs, SetClock, Run, ThreadDispatcher]:
+    """A dispatcher whose actions hang, and the clock that it goes by."""
+    hangs, clock = Hangs(), SetClock()
+    around = Surroundings(KeptResources(), GivenSecrets(), LocalHosts(), clock)
+    return hangs, clock, start(four_services(), created()), ThreadDispatcher(hangs, around)
+
+
 @pytest.mark.parametrize(
     ("order", "seconds"),
     [(Execute(STEP, 1), 10.0), (UndoStep(STEP, 1), 10.0), (Check(STEP, 1, 1, 0), CHECK_SECONDS)],
     ids=lambda value: type(value).__name__ if not isinstance(value, float) else "",
 )
 def test_what_hangs_is_late_once(order: Effect, seconds: float) -> None:
-    hangs, clock, run = Hangs(), SetClock(), start(four_services(), created())
-    dispatcher = ThreadDispatcher(hangs, Surroundings(KeptResources(), GivenSecrets(), LocalHosts(), clock))
+    hangs, clock, run, dispatcher = set_up()
     dispatcher.ensure([order], run)
     until(lambda: hangs.told, "begun")
     clock.seconds += seconds + GRACE_SECONDS - 0.1
@@ -91,8 +97,7 @@ def test_what_hangs_is_late_once(order: Effect, seconds: float) -> None:
 
 
 def test_an_undo_does_not_begin_beside_an_undo_that_hangs() -> None:
-    hangs, clock, run = Hangs(), SetClock(), start(four_services(), created())
-    dispatcher = ThreadDispatcher(hangs, Surroundings(KeptResources(), GivenSecrets(), LocalHosts(), clock))
+    hangs, _clock, run, dispatcher = set_up()
     dispatcher.ensure([UndoStep(STEP, 1)], run)
     until(lambda: hangs.told, "begun")
     dispatcher.ensure([UndoStep(STEP, 2)], run)
@@ -105,8 +110,7 @@ def test_an_undo_does_not_begin_beside_an_undo_that_hangs() -> None:
 
 def test_an_attempt_that_is_cancelled_is_told_so_and_is_soon_late() -> None:
     """core.md 3.8: nobody waits for the whole time of a step that people ordered to stop."""
-    hangs, clock, run = Hangs(), SetClock(), start(four_services(), created())
-    dispatcher = ThreadDispatcher(hangs, Surroundings(KeptResources(), GivenSecrets(), LocalHosts(), clock))
+    hangs, clock, run, dispatcher = set_up()
     dispatcher.ensure([Execute(STEP, 1)], run)
     until(lambda: hangs.told, "begun")
     assert not hangs.told[0].is_set()
@@ -122,8 +126,7 @@ def test_an_attempt_that_is_cancelled_is_told_so_and_is_soon_late() -> None:
 
 def test_nothing_is_looked_for_while_the_attempt_itself_is_at_work() -> None:
     """core.md 3.5: else it could be found not done, and be begun again beside itself."""
-    hangs, clock, run = Hangs(), SetClock(), start(four_services(), created())
-    dispatcher = ThreadDispatcher(hangs, Surroundings(KeptResources(), GivenSecrets(), LocalHosts(), clock))
+    hangs, _clock, run, dispatcher = set_up()
     dispatcher.ensure([Execute(STEP, 1)], run)
     until(lambda: hangs.told, "begun")
     dispatcher.ensure([Check(STEP, 1, 1, 0)], run)
