@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from orchestrator.core import events
 from orchestrator.core.decision import Draft
 from orchestrator.core.model import ProofKind
-from orchestrator.core.plan import MANUAL, Role, Undo
+from orchestrator.core.plan import MANUAL, Role, Step, Undo
 from orchestrator.core.run import NOT_SENT, Run, kept_groups, moved_groups
 from orchestrator.core.states import RunState, StepState
 from orchestrator.errors import RefusedError
@@ -23,6 +23,7 @@ UNDOABLE = frozenset({StepState.SUCCEEDED, StepState.MARKED, StepState.UNDECIDED
 SURELY_NOT_BY_THE_LAST = frozenset(
     {StepState.PENDING, StepState.BACKOFF, StepState.FAILED, StepState.SKIPPED}
 )
+NEVER_TOOK_EFFECT = frozenset({StepState.PENDING, StepState.BACKOFF, StepState.FAILED})
 TOOK_EFFECT = frozenset({StepState.SUCCEEDED, StepState.MARKED})
 UNCERTAIN = frozenset({StepState.RUNNING, StepState.UNKNOWN, StepState.UNDECIDED})
 
@@ -46,6 +47,8 @@ def refusal(run: Run, *, leave_closed: bool = False) -> RefusedError | None:
             if state in NOT_SENT or (state is StepState.UNDECIDED and leave_closed):
                 continue
             if state in UNCERTAIN:
+                if is_granted_by_the_log_alone(run.plan.steps[step]):
+                    continue  # what the log does not say was not granted, and an aborting run grants nothing
                 return RefusedError(
                     f"abort: whether {step} happened is not known: lifting the fence now could leave two "
                     "writers or none",
@@ -59,6 +62,11 @@ def refusal(run: Run, *, leave_closed: bool = False) -> RefusedError | None:
                     (f"continuity resume {run.id}", _leave(run)),
                 )
     return None
+
+
+def is_granted_by_the_log_alone(step: Step) -> bool:
+    """Is this an epoch that no server keeps? Then the append of its success is all that grants it."""
+    return step.role is Role.EPOCH and not step.action.mutates
 
 
 def _look_again(run: Run, step: str) -> tuple[str, ...]:
@@ -155,17 +163,27 @@ def _stands_in_the_way(run: Run, step: str, kept: frozenset[str]) -> bool:
 
 
 def _is_to_undo(run: Run, step: str) -> bool:
-    """What took effect or may have; and a database's fence that failed at a site which people then declared
-    lost. Its undo starts the old side as what it was and sees whether it writes: nothing else looks there."""
+    """What took effect or may have; and a unit's own fence that never did where another one took its machine
+    away, or people declared its site lost. Its undo starts the old side as what it was and sees whether it
+    writes: nothing else looks there."""
     state = run.step(step).state
-    if state is not StepState.FAILED:
+    if state not in NEVER_TOOK_EFFECT:
         return state in UNDOABLE
     fence = run.plan.steps[step]
-    return (
-        fence.role is Role.FENCE
-        and fence.proves is ProofKind.DEMOTED
-        and not run.leave_closed
-        and any(run.plan.parts.hosts[host].site in run.lost_sites for host in fence.fences)
+    if fence.role is not Role.FENCE or fence.proves is not ProofKind.DEMOTED or run.leave_closed:
+        return False
+    return any(
+        run.plan.parts.hosts[host].site in run.lost_sites or _was_taken_away(run, fence.unit, host)
+        for host in fence.fences
+    )
+
+
+def _was_taken_away(run: Run, unit: str, host: str) -> bool:
+    """Did a fence of the machine (its power, its network) take effect, or may it have?"""
+    return any(
+        run.plan.steps[fence].proves is not ProofKind.DEMOTED
+        and run.step(fence).state not in (*NEVER_TOOK_EFFECT, StepState.SKIPPED)
+        for fence in run.index.covering[unit, host]
     )
 
 
@@ -246,7 +264,11 @@ def _closed(run: Run) -> Iterator[_Cause]:
                     said.add(site)
                     yield "", f"{site} was declared lost: nothing proves that it writes", False
                 for fence in run.index.covering[unit, host]:
-                    if fence not in said and _stays_fenced(run, fence, kept):
+                    if (
+                        fence not in said
+                        and _stays_fenced(run, fence, kept)
+                        and not _is_put_right(run, fence, unit, host)
+                    ):
                         said.add(fence)
                         yield fence, f"{fence} stays in force: {host} is not proven to write", False
             if _comes_back_mute(run, unit, hosts):
@@ -254,8 +276,17 @@ def _closed(run: Run) -> Iterator[_Cause]:
 
 
 def _is_back(run: Run, unit: str, host: str) -> bool:
-    """Was a member of a lost site started again as what it was? (That it writes is asked of each unit.)"""
-    return any(run.step(fence).state is StepState.UNDONE for fence in run.index.covering[unit, host])
+    """Was a member of the old side started again as what it was? (That it writes is asked of each unit.)"""
+    return any(
+        run.step(fence).state is StepState.UNDONE and run.plan.steps[fence].proves is ProofKind.DEMOTED
+        for fence in run.index.covering[unit, host]
+    )
+
+
+def _is_put_right(run: Run, fence: str, unit: str, host: str) -> bool:
+    """A fence of the machine that this run cannot lift (a power-off): people did, and the unit there was started
+    and answered since."""
+    return run.plan.steps[fence].proves is not ProofKind.DEMOTED and _is_back(run, unit, host)
 
 
 def _stays_fenced(run: Run, fence: str, kept: frozenset[str]) -> bool:
@@ -280,9 +311,17 @@ def left_as_it_is(run: Run) -> tuple[str, ...]:
     kept, found = _kept(run), []
     for step in _taken_back(run):
         state, action = run.step(step).state, run.plan.steps[step].action
-        has_no_undo = step in kept or (action.undo is Undo.POINT_OF_NO_RETURN and action.kind != MANUAL)
+        has_no_undo = step in kept or (
+            action.undo is Undo.POINT_OF_NO_RETURN and action.kind != MANUAL and not _is_all_back(run, step)
+        )
         if state is StepState.UNDO_FAILED or (
             action.mutates and (state is StepState.UNDECIDED or (state in TOOK_EFFECT and has_no_undo))
         ):
             found.append(step)
     return tuple(dict.fromkeys((*found, *(step for step, _, _ in _closed(run) if step))))
+
+
+def _is_all_back(run: Run, fence: str) -> bool:
+    """Is everything back that this fence of a machine took away?"""
+    spoken_for = [place for place, fences in run.index.covering.items() if fence in fences]
+    return bool(spoken_for) and all(_is_put_right(run, fence, unit, host) for unit, host in spoken_for)

@@ -16,6 +16,7 @@ from orchestrator.core import events
 from orchestrator.core.deep_invariants import DEEP as DEEP
 from orchestrator.core.events import RunEvent
 from orchestrator.core.inputs import LOSS_UNKNOWN, At
+from orchestrator.core.model import ProofKind
 from orchestrator.core.plan import CANNOT_BE_SKIPPED, MANUAL, Gate, Role, Step
 from orchestrator.core.run import Run, counts_as_met, has_ended, promoted
 from orchestrator.core.states import RunState, StepState
@@ -315,7 +316,8 @@ def done_means_ended(before: Run, after: Run, new: Sequence[RunEvent]) -> list[s
 
 
 def an_abort_leaves_a_writer(before: Run, after: Run, new: Sequence[RunEvent]) -> list[str]:
-    """An aborted run leaves no fence of ours in force, unless people said that the site stays closed."""
+    """An aborted run leaves no fence of ours in force, unless people said that the site stays closed; one that
+    took away a whole machine is over once all that it spoke for was started there again."""
     if after.leave_closed or not any(
         isinstance(e, events.RunFinished) and e.outcome == "aborted" for e in new
     ):
@@ -324,8 +326,22 @@ def an_abort_leaves_a_writer(before: Run, after: Run, new: Sequence[RunEvent]) -
     return [
         f"an-abort-leaves-a-writer: {fence} is {after.step(fence).state}"
         for fence in after.index.fences
-        if after.step(fence).state in in_force
+        if after.step(fence).state in in_force and not _is_over(after, fence)
     ]
+
+
+def _is_over(run: Run, fence: str) -> bool:
+    """Were all units that this fence took their machine from started again by the undo of their own fence?"""
+    if run.plan.steps[fence].proves is ProofKind.DEMOTED:
+        return False
+    taken = [others for others in run.index.covering.values() if fence in others]
+    return bool(taken) and all(
+        any(
+            run.plan.steps[other].proves is ProofKind.DEMOTED and run.step(other).state is S.UNDONE
+            for other in others
+        )
+        for others in taken
+    )
 
 
 CHEAP: Mapping[str, Callable[[Run, Run, Sequence[RunEvent]], list[str]]] = {

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from orchestrator.core import events, guards, loss
-from orchestrator.core.abort import undo_what_may_be
+from orchestrator.core.abort import is_granted_by_the_log_alone, undo_what_may_be
 from orchestrator.core.decision import Decision, Draft
 from orchestrator.core.effects import WakeAt
 from orchestrator.core.inputs import (
@@ -54,6 +54,9 @@ CHECKS_WHILE_RUNNING_MAX = 600
 LOST_ANSWERS_MAX = 5
 """A step whose answer is lost again and again, and which is found not done each time, is tried at least
 this often; then people are asked. Attempts that a crash ended do not count."""
+
+
+NOT_GRANTED = "the run is being aborted: not granted"
 
 
 def advance(run: Run, given: Input) -> Decision:
@@ -133,6 +136,8 @@ def _ended(draft: Draft, given: Ended) -> None:
     step = draft.run.plan.steps[given.step]
     state = draft.run.step(given.step)
     match outcome:
+        case Succeeded() if _grants_nothing_more(draft.run, step):
+            draft.emit(events.StepFailed(given.at, step.id, given.attempt, NOT_GRANTED, None))
         case Succeeded():
             draft.emit(events.StepSucceeded(given.at, step.id, given.attempt, outcome.evidence))
             _state_loss(draft, step)
@@ -147,6 +152,10 @@ def _ended(draft: Draft, given: Ended) -> None:
             pass  # that is known already: a check is on its way, or people are asked
         case _:
             assert_never(outcome)
+
+
+def _grants_nothing_more(run: Run, step: Step) -> bool:
+    return run.phase is RunState.ABORTING and is_granted_by_the_log_alone(step)
 
 
 def _retry_delay_ms(run: Run, step: Step, state: StepRun, retryable: bool) -> int | None:
@@ -179,6 +188,8 @@ def _resolved(run: Run, step: Step, state: StepRun, given: Checked) -> events.St
     kind, reason = given.finding.kind, given.finding.reason
     people, failed, again_in_ms = False, False, 0
     tries_max = max(step.retry.attempts, LOST_ANSWERS_MAX)
+    if _grants_nothing_more(run, step):
+        kind, reason = FindingKind.NOT_DONE, NOT_GRANTED
     match kind:
         case FindingKind.DONE:
             pass

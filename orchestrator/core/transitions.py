@@ -174,11 +174,12 @@ STEP_ROWS: tuple[Row, ...] = (
         "people aborted before promotion: what was done is undone in reverse order",
     ),
     Row(
-        (S.FAILED,),
+        (S.PENDING, S.BACKOFF, S.FAILED),
         "step.undo-started",
         S.UNDOING,
         "undo",
-        "a fence of a site that was declared lost: its undo starts the old side and sees whether it writes",
+        "a unit's own fence at a site that was declared lost or cut off otherwise: its undo starts the old side "
+        "and sees whether it writes",
     ),
     Row((S.UNDOING,), "step.undone", S.UNDONE, "undo", "the effect is gone"),
     Row(

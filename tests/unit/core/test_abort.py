@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.core import events
 from orchestrator.core.abort import ways_to_end
-from orchestrator.core.effects import Cancel, UndoStep
+from orchestrator.core.effects import Cancel, Check, UndoStep
 from orchestrator.core.inputs import Abort, Retry, UndoEnded
 from orchestrator.core.orders import orders
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
@@ -36,18 +36,60 @@ def test_abort_before_promotion_undoes_in_reverse_and_ends_with_one_writer() -> 
     assert story.run.state is RunState.ABORTED
 
 
-def test_abort_after_a_power_off_holds_until_people_leave_it_closed() -> None:
+def powered_off_and_aborted(*own: str) -> Story:
+    """The machine's power is off; of ``own`` the database's own fence took effect, or did not."""
     story = ordered()
-    for step in ("db/stop", "db/close", "db/verify", "site/power"):
+    for step in (*own, "db/close", "db/verify", "site/power"):
         story.ok(step)
-    story.failed("db/measure")
-    story.tell(Abort(at(story.tick()), "ann", "false alarm"))
+    while story.executing():
+        story.failed(min(story.executing()))
+    story.abort()
     story.proceed()
-    for step in ("db/stop", "db/close"):
-        story.tell(UndoEnded(at(story.tick()), step, story.run.step(step).number, Succeeded()))
+    story.undone("db/close")
+    return story
+
+
+@pytest.mark.parametrize("own", [("db/stop",), ()], ids=["stopped before", "never reached"])
+def test_abort_after_a_power_off_holds_until_people_leave_it_closed(own: tuple[str, ...]) -> None:
+    story = powered_off_and_aborted(*own)
+    assert story.undoing() == {"db/stop"}, "nothing else looks whether home is back"
+    story.undone("db/stop", Failed("home does not answer"))
     assert story.run.state is RunState.HELD
-    assert "--leave-closed" in story.run.held_choices[-1]
+    assert story.run.held_causes == (
+        "db/stop could not be undone: home does not answer",
+        "site/power stays in force: h1 is not proven to write",
+    )
+    assert story.run.held_choices == ("continuity retry r1 db/stop", LEAVE)
     story.tell(Abort(at(story.tick()), "ann", "it stays off", leave_closed=True))
+    assert story.run.state is RunState.ABORTED
+    assert "site/power" in story.run.exposures
+
+
+@pytest.mark.parametrize("own", [("db/stop",), ()], ids=["stopped before", "never reached"])
+def test_abort_after_a_power_off_ends_once_home_is_back_and_writes(own: tuple[str, ...]) -> None:
+    story = powered_off_and_aborted(*own)
+    story.undone("db/stop", Failed("home does not answer"))
+    story.follow("continuity retry r1 db/stop")
+    story.proceed()
+    story.undone("db/stop", Succeeded({"writes": True}))
+    assert story.run.state is RunState.ABORTED
+    assert story.run.exposures == ()
+
+
+def test_a_home_that_is_back_after_a_power_off_and_does_not_write_holds_the_abort() -> None:
+    story = powered_off_and_aborted("db/stop")
+    story.undone("db/stop", Succeeded({"writes": False}))
+    assert story.run.state is RunState.HELD
+    assert story.run.held_causes == ("db was started again at home but does not take writes",)
+
+
+def test_a_fence_that_failed_is_not_undone_where_nothing_was_taken_away() -> None:
+    story = ordered()
+    while story.executing():
+        story.failed(min(story.executing()))
+    story.abort()
+    story.proceed()
+    assert story.undoing() == set()
     assert story.run.state is RunState.ABORTED
 
 
@@ -150,12 +192,12 @@ def test_a_fence_of_a_group_that_is_taken_back_stays_where_another_that_has_move
     story.proceed()
     assert "site/power" not in story.undoing(), "db2's old member has power again as soon as it is lifted"
     assert story.undoing() == {"db1/close", "db1/stop"}
-    for step in ("db1/close", "db1/stop"):
-        story.undone(step)
-    assert story.run.held_causes == ("site/power stays in force: h1 is not proven to write",)
+    story.undone("db1/close")
+    story.undone("db1/stop", Failed("home does not answer"))
+    assert story.run.held_causes[-1] == "site/power stays in force: h1 is not proven to write"
     story.abort(leave_closed=True)
     assert story.run.state is RunState.PARTIAL
-    assert story.run.exposures == ("db2/stop", "site/power")
+    assert story.run.exposures == ("db2/stop", "db1/stop", "site/power")
     released = {g.group: g.outcome for g in story.groups if isinstance(g, events.GroupReleased)}
     assert released == {"g1": "aborted", "g2": "done", "g3": "done"}
     assert (story.states["g1"].active, story.states["g2"].active) == ("home", "embassy")
@@ -267,14 +309,55 @@ def test_what_nobody_can_tell_and_has_no_undo_holds_an_abort() -> None:
     assert story.run.state is RunState.ABORTED
 
 
-def test_documents_are_taken_back_only_before_their_epoch_is_granted() -> None:
+def documents_ready() -> Story:
+    """The epoch of the documents is being granted: by the log alone, no server keeps it."""
     story = ordered(plan=a_wide_failover())
     story.ok("docs/files/stop")
     story.ok("docs/files/verify")
-    with pytest.raises(RefusedError, match="docs/files/epoch happened is not known"):
-        story.abort()
+    assert story.state("docs/files/epoch") is StepState.RUNNING
+    return story
+
+
+def test_documents_are_taken_back_only_before_their_epoch_is_granted() -> None:
+    story = documents_ready()
     story.ok("docs/files/epoch")
     with pytest.raises(RefusedError, match="g3 is promoted at embassy"):
+        story.abort()
+
+
+@pytest.mark.parametrize("answer", ["late success", "lost, then found", "crash"])
+def test_an_aborting_run_grants_no_epoch_that_the_log_alone_would_grant(answer: str) -> None:
+    story = documents_ready()
+    if answer == "crash":
+        story.drive()
+    story.abort()
+    story.proceed()
+    if answer == "late success":
+        story.ok("docs/files/epoch")
+    else:
+        if answer == "lost, then found":
+            story.lost("docs/files/epoch")
+        story.found("docs/files/epoch", FindingKind.DONE)
+    while story.executing():
+        story.failed(min(story.executing()))
+    for look in [order for order in orders(story.run) if isinstance(order, Check)]:
+        story.found(look.step, FindingKind.NOT_DONE)
+    story.proceed()
+    assert not [group for group in story.groups if isinstance(group, events.GroupGranted)]
+    while story.undoing():
+        story.undone(min(story.undoing()))
+    assert story.state("docs/files/stop") is StepState.UNDONE
+    assert story.run.state is RunState.ABORTED
+    assert story.states["g3"].active == "home"
+
+
+def test_an_abort_while_a_promotion_is_unknown_is_refused() -> None:
+    story = ordered()
+    for step in ("db/stop", "db/close", "db/verify"):
+        story.ok(step)
+    story.ok("db/measure", **REMOTE)
+    story.lost("db/promote")
+    with pytest.raises(RefusedError, match="db/promote happened is not known"):
         story.abort()
 
 
