@@ -311,17 +311,25 @@ def left_as_it_is(run: Run) -> tuple[str, ...]:
     kept, found = _kept(run), []
     for step in _taken_back(run):
         state, action = run.step(step).state, run.plan.steps[step].action
-        has_no_undo = step in kept or (
-            action.undo is Undo.POINT_OF_NO_RETURN and action.kind != MANUAL and not _is_all_back(run, step)
-        )
+        has_no_undo = step in kept or (action.undo is Undo.POINT_OF_NO_RETURN and action.kind != MANUAL)
         if state is StepState.UNDO_FAILED or (
-            action.mutates and (state is StepState.UNDECIDED or (state in TOOK_EFFECT and has_no_undo))
+            action.mutates
+            and (state is StepState.UNDECIDED or (state in TOOK_EFFECT and has_no_undo))
+            and not _is_all_back(run, step)
         ):
             found.append(step)
     return tuple(dict.fromkeys((*found, *(step for step, _, _ in _closed(run) if step))))
 
 
 def _is_all_back(run: Run, fence: str) -> bool:
-    """Is everything back that this fence of a machine took away?"""
-    spoken_for = [place for place, fences in run.index.covering.items() if fence in fences]
-    return bool(spoken_for) and all(_is_put_right(run, fence, unit, host) for unit, host in spoken_for)
+    """Is everything back that this fence of a machine took away from groups that the abort took back?"""
+    kept = kept_groups(run)
+    taken = [
+        (unit, host)
+        for group, move in run.plan.groups.items()
+        if group not in kept
+        for unit, hosts in move.fence_hosts.items()
+        for host in hosts
+        if fence in run.index.covering[unit, host]
+    ]
+    return bool(taken) and all(_is_put_right(run, fence, unit, host) for unit, host in taken)

@@ -87,7 +87,7 @@ def _changed(step: Step, old: StepRun, state: StepState, event: StepEvent) -> St
         case events.StepUndoStarted():
             return with_step(old, state=state, since=at, number=event.number, proof_at=None, proof_since=None)
         case events.StepUndone():
-            return with_step(old, state=state, since=at, evidence=event.evidence)
+            return with_step(old, state=state, since=at, evidence=event.evidence, message="")
         case events.StepUnknown() | events.StepReopened() | events.StepRetried() | events.StepMarkAsked():
             return _asked(old, state, event)
         case events.StepConfirmed() | events.StepSkipped() | events.StepMarked() | events.StepUndoFailed():
