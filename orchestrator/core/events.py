@@ -28,7 +28,9 @@ from orchestrator.core.values import Json
 
 @dataclass(frozen=True, slots=True)
 class RunCreated:
-    """``sources``: SHA-256 (hex) of the estate and runbook files the plan was made from, by name."""
+    """``sources``: SHA-256 (hex) of the estate and runbook files the plan was made from, by name.
+    ``plan_sha256``: the same of the text of the plan that lies beside the log, and its name there; "" in logs of
+    before it was kept, where the plan lies under its digest."""
 
     KIND: ClassVar[str] = "run.created"
     at: At
@@ -39,6 +41,7 @@ class RunCreated:
     machine: str
     reason: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
+    plan_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

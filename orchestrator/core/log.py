@@ -30,6 +30,11 @@ class Recorded:
     hash: str = ""
 
 
+def sha256_of(text: str) -> str:
+    """SHA-256 (hex) of a text in UTF-8: the name under which a plan lies beside the log."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def link(
     prev: str, seq: int, stream: str, stream_seq: int, kind: str, at: int, body: str, schema: int
 ) -> str:
@@ -39,4 +44,4 @@ def link(
     encoding is unambiguous.
     """
     text = f"{prev}\n{seq}\n{stream}\n{stream_seq}\n{kind}\n{at}\n{schema}\n{body}"
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_of(text)

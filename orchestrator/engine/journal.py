@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 from orchestrator.core import groups as group_states
@@ -18,7 +18,7 @@ from orchestrator.core.events import GroupEvent, RunCreated, RunEvent
 from orchestrator.core.fold import evolve
 from orchestrator.core.fold import fold as fold_run
 from orchestrator.core.groups import GroupState, label
-from orchestrator.core.log import Append
+from orchestrator.core.log import Append, sha256_of
 from orchestrator.core.moment import At
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run, start
@@ -131,6 +131,7 @@ class Journal:
         from orchestrator.core.decision import claims
 
         self.must_be_whole()
+        created = replace(created, plan_sha256=sha256_of(plan_text))  # so the hash chain covers the plan too
         run = start(plan, created)
         for _ in range(CONFLICTS_MAX):
             appends = [Append(RUN + created.run, 0, (created,))]
@@ -140,7 +141,7 @@ class Journal:
                 _must_be_free(state, plan)
                 appends.append(Append(GROUP + claim.group, seq, (claim,)))
                 seqs[claim.group] = seq + 1
-            self.store.put_plan(plan.digest, plan_text)
+            self.store.put_plan(created.plan_sha256, plan_text)
             self._at_point("before RunCreated")
             try:
                 self.store.append(appends)
@@ -149,7 +150,7 @@ class Journal:
                     raise RefusedError(f"a run named {created.run} exists already") from conflict
                 continue
             self._at_point("after RunCreated")
-            self._plans[plan.digest] = plan
+            self._plans[created.plan_sha256] = plan
             self._on_events(run, (created,))
             return Tracked(run, 1, seqs)
         raise InvariantBroken(f"run {created.run}: {CONFLICTS_MAX} conflicts in a row")
@@ -166,14 +167,16 @@ class Journal:
             raise RefusedError(f"no run named {run_id!r} in this log", tuple(reversed(near)))
         history = [cast("RunEvent", record.event) for record in records]
         with self._understood():
-            run = fold_run(self.plan(cast("RunCreated", history[0]).digest), history)
+            run = fold_run(self.plan_of(cast("RunCreated", history[0])), history)
         seqs = {name: self._group(name)[1] for name in run.plan.groups}
         return Tracked(run, len(records), seqs)
 
-    def plan(self, digest: str) -> Plan:
-        if digest not in self._plans:
-            self._plans[digest] = self._plan_from_text(self.store.get_plan(digest))
-        return self._plans[digest]
+    def plan_of(self, created: RunCreated) -> Plan:
+        """The plan with which a run began."""
+        name = created.plan_sha256 or created.digest
+        if name not in self._plans:
+            self._plans[name] = self._plan_from_text(self.store.get_plan(name))
+        return self._plans[name]
 
     def runs(self) -> list[str]:
         """Ids of all runs, oldest first."""

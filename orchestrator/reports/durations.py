@@ -24,7 +24,7 @@ def _read(journal: Journal, run: str, plan: Plan, seen: dict[str, list[int]]) ->
     created = records[0].event
     if not isinstance(created, events.RunCreated):
         return
-    other = journal.plan(created.digest)
+    other = journal.plan_of(created)
     if (other.source, other.target) != (plan.source, plan.target):
         return
     started: dict[tuple[str, int], int] = {}

@@ -127,11 +127,11 @@ class JudgingStore:
     def streams(self, prefix: str) -> list[str]:
         return self.inner.streams(prefix)
 
-    def put_plan(self, digest: str, body: str) -> None:
-        self.inner.put_plan(digest, body)
+    def put_plan(self, name: str, body: str) -> None:
+        self.inner.put_plan(name, body)
 
-    def get_plan(self, digest: str) -> str:
-        return self.inner.get_plan(digest)
+    def get_plan(self, name: str) -> str:
+        return self.inner.get_plan(name)
 
     def verify(self, newest: int = 0) -> list[str]:
         return self.inner.verify(newest)
@@ -175,11 +175,11 @@ class DriversStore:
     def streams(self, prefix: str) -> list[str]:
         return self.inner.streams(prefix)
 
-    def put_plan(self, digest: str, body: str) -> None:
-        self.inner.put_plan(digest, body)
+    def put_plan(self, name: str, body: str) -> None:
+        self.inner.put_plan(name, body)
 
-    def get_plan(self, digest: str) -> str:
-        return self.inner.get_plan(digest)
+    def get_plan(self, name: str) -> str:
+        return self.inner.get_plan(name)
 
     def verify(self, newest: int = 0) -> list[str]:
         return self.inner.verify(newest)

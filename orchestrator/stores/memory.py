@@ -48,14 +48,14 @@ class MemoryStore:
     def version(self) -> int:
         return len(self._all)
 
-    def put_plan(self, digest: str, body: str) -> None:
-        self._plans.setdefault(digest, body)
+    def put_plan(self, name: str, body: str) -> None:
+        self._plans.setdefault(name, body)
 
-    def get_plan(self, digest: str) -> str:
+    def get_plan(self, name: str) -> str:
         try:
-            return self._plans[digest]
+            return self._plans[name]
         except KeyError:
-            raise JournalError(f"no plan {digest[:12]} lies beside the log") from None
+            raise JournalError(f"no plan {name[:12]} lies beside the log") from None
 
     def verify(self, newest: int = 0) -> list[str]:
         return []

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.core.events import Event
-from orchestrator.core.log import GENESIS, Append, Recorded, link
+from orchestrator.core.events import Event, RunCreated
+from orchestrator.core.log import GENESIS, Append, Recorded, link, sha256_of
 from orchestrator.errors import ConflictError, JournalError
 from orchestrator.stores.codec import EVENT_SCHEMA, decode, encode
 
@@ -152,22 +152,45 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise JournalError(f"{self.path}: {error}") from error
 
-    def put_plan(self, digest: str, body: str) -> None:
+    def put_plan(self, name: str, body: str) -> None:
         with self._asking():
-            self._db.execute("INSERT OR IGNORE INTO plans VALUES(?,?)", (digest, body))
+            self._db.execute("INSERT OR IGNORE INTO plans VALUES(?,?)", (name, body))
 
-    def get_plan(self, digest: str) -> str:
+    def get_plan(self, name: str) -> str:
         with self._asking():
-            row = self._db.execute("SELECT body FROM plans WHERE digest=?", (digest,)).fetchone()
-        if row is None:
-            raise JournalError(f"{self.path}: no plan {digest[:12]} lies beside the log")
-        return str(row[0])
+            body = self._plan(name)
+        if body is None:
+            raise JournalError(f"{self.path}: no plan {name[:12]} lies beside the log")
+        return body
+
+    def _plan(self, name: str) -> str | None:
+        row = self._db.execute("SELECT body FROM plans WHERE digest=?", (name,)).fetchone()
+        return None if row is None else str(row[0])
 
     def verify(self, newest: int = 0) -> list[str]:
-        """Every break of the hash chain, as text; [] = the chain is whole. About 2 ms for 1,000 events."""
+        """Every break of the hash chain, as text, and every plan beside it that is not the one its run began
+        with; [] = all is whole. About 2 ms for 1,000 events."""
         with self._asking():
             head = self._db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0
-            return self._breaks(max(0, head - newest) if newest else 0)
+            after = max(0, head - newest) if newest else 0
+            return [*self._breaks(after), *self._changed_plans(after)]
+
+    def _changed_plans(self, after: int) -> list[str]:
+        """The chain covers the hash of a plan's text, so it covers the text."""
+        rows = self._db.execute(
+            "SELECT seq, stream, body FROM events WHERE seq>? AND kind=? ORDER BY seq",
+            (after, RunCreated.KIND),
+        ).fetchall()
+        problems = []
+        for seq, stream, body in rows:
+            try:
+                event = decode(RunCreated.KIND, body)
+            except JournalError:
+                continue  # that entry was changed, which the chain has said
+            name = event.plan_sha256 if isinstance(event, RunCreated) else ""
+            if name and sha256_of(self._plan(name) or "") != name:
+                problems.append(f"event {seq} ({stream}): the plan beside the log was changed or taken away")
+        return problems
 
     def _breaks(self, after: int) -> list[str]:
         problems, expected_seq, last = [], after + 1, GENESIS

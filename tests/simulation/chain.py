@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from orchestrator.core.log import GENESIS, Append, Recorded, link
+from orchestrator.core.log import GENESIS, Append, Recorded, link, sha256_of
 from orchestrator.core.plan import Plan, Role
 from orchestrator.core.run import Run
 from orchestrator.core.values import canonical
@@ -168,7 +168,8 @@ class Chain(Night):
         for record in self.store.read_all(self.length):  # what people did while no driver lived
             store.append([Append(record.stream, record.stream_seq - 1, (record.event,))])
         if self.length == 0:
-            store.put_plan(self.plan.digest, plan_text(self.setting))
+            text = plan_text(self.setting)
+            store.put_plan(sha256_of(text), text)
         self.store.inner = store
 
     def journal(self, *, of_driver: bool) -> Journal:

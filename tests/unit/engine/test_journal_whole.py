@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator.bootstrap.app import plan_from_text, plan_to_text
-from orchestrator.core.events import GroupAdopted
+from orchestrator.core.events import GroupAdopted, GroupReleased
 from orchestrator.engine.journal import Journal, Tracked
 from orchestrator.engine.loop import come_up
 from orchestrator.errors import JournalError
@@ -82,3 +83,50 @@ def test_what_makes_no_sense_any_more_is_said_to_have_been_changed(
     tamper(journal, statement)
     with pytest.raises(JournalError, match="was changed after it was written"):
         read(journal)
+
+
+CHANGES = [
+    "UPDATE plans SET body=replace(body, 'embassy', 'mars')",
+    "UPDATE plans SET body='{'",
+    "DELETE FROM plans",
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_plan_beside_the_log_that_was_changed_is_neither_driven_nor_begun_beside(
+    journal: Journal, change: str
+) -> None:
+    tracked = begun(journal)
+    assert journal.breaks_in_sight() == []
+    tamper(journal, change)
+    said = ["event 3 (run:r1): the plan beside the log was changed or taken away"]
+    assert journal.breaks_in_sight() == said
+    assert isinstance(journal.store, SqliteStore)
+    with closing(SqliteStore(journal.store.path)) as store:
+        another = Journal(store, plan_from_text)
+        with pytest.raises(JournalError, match="the plan beside the log was changed"):
+            come_up(another, tracked, driver(1))
+        with pytest.raises(JournalError, match="the plan beside the log was changed"):
+            another.create(PLAN, plan_to_text(PLAN), created("r2"))
+        if change != CHANGES[0]:  # what cannot even be read says the same
+            with pytest.raises(JournalError, match="the plan beside the log"):
+                another.load("r1")
+
+
+def test_the_same_plan_in_another_text_lies_beside_the_first(journal: Journal) -> None:
+    """What is expected of a step is not in a plan's digest, and changes from one night to the next."""
+    begun(journal)
+    journal.append_group("g", lambda state: GroupReleased(at(1), "g", "r1", "aborted", ""))
+    slower = replace(
+        PLAN,
+        groups={"g": replace(PLAN.groups["g"], epoch_next=3)},
+        steps={name: replace(step, title="slow") for name, step in PLAN.steps.items()},
+    )
+    assert slower.digest == PLAN.digest
+    journal.create(slower, plan_to_text(slower), created("r2"))
+    assert isinstance(journal.store, SqliteStore)
+    with closing(SqliteStore(journal.store.path)) as store:
+        again = Journal(store, plan_from_text)
+        titles = {run: again.load(run).run.plan.steps["db/stop"].title for run in ("r1", "r2")}
+    assert titles == {"r1": PLAN.steps["db/stop"].title, "r2": "slow"}
+    assert journal.breaks_in_sight() == []
