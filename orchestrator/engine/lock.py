@@ -13,7 +13,7 @@ import struct
 import threading
 from pathlib import Path
 
-from orchestrator.errors import RefusedError
+from orchestrator.errors import JournalError, RefusedError
 
 _FLOCK = struct.Struct("hhqqi4x")
 _held: dict[Path, int] = {}
@@ -57,9 +57,11 @@ def driver_pid(folder: Path, run: str) -> int:
         if path in _held:
             return os.getpid()
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return 0
+        except OSError as error:
+            raise JournalError(f"{path}: cannot be read: {error.strerror}") from error
         try:
             return _holder(descriptor)
         finally:

@@ -42,8 +42,34 @@ _SELECT = "SELECT seq, stream, stream_seq, kind, body, hash FROM events WHERE "
 _INSERT = "INSERT INTO events VALUES(?,?,?,?,?,?,?,?,?)"
 
 
+def _connected(name: str, *, uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(
+        name, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, uri=uri
+    )
+
+
+def _opened_to_read(path: Path) -> sqlite3.Connection:
+    """A log that cannot be written to: a copy on read-only media, another user's. Where no write-ahead log lies
+    beside it, it is at rest; what such a file holds SQLite reads only together with the file that processes
+    share, which somebody who may write there must have made (https://sqlite.org/wal.html)."""
+    ahead = path.with_name(f"{path.name}-wal")
+    is_at_rest = not ahead.exists()
+    db = _connected(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_at_rest else ''}", uri=True)
+    try:
+        db.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        if is_at_rest:
+            raise
+        raise JournalError(
+            f"{path}: its newest entries lie in {ahead.name}, and can only be read where one may write: copy both "
+            "files to a folder of your own, beside estate.yaml as they lie here"
+        ) from error
+    return db
+
+
 class SqliteStore:
-    """The log of one estate. Not for use by several threads at once."""
+    """The log of one estate. Not for use by several threads at once. Where the folder cannot be written to it
+    can be read all the same, and appending is JournalError."""
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
         self.path = path
@@ -56,13 +82,15 @@ class SqliteStore:
             except OSError as error:
                 raise JournalError(f"{path}: the log cannot be made: {error.strerror}") from error
         with self._asking():
-            self._db = sqlite3.connect(
-                path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name='events_never_go'").fetchone():
-                self._db.executescript(_SCHEMA)
+            may_write = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+            self._db = _connected(str(path)) if may_write else _opened_to_read(path)
+            if may_write:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
+                if not self._db.execute(
+                    "SELECT 1 FROM sqlite_master WHERE name='events_never_go'"
+                ).fetchone():
+                    self._db.executescript(_SCHEMA)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
