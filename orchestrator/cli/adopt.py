@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from orchestrator.cli import _exits
 from orchestrator.cli._output import EstateOption, Output, OutputOption, SignedOption, emit, say, table
 from orchestrator.cli.verbs import signed
 from orchestrator.errors import RefusedError
+
+if TYPE_CHECKING:
+    from orchestrator.bootstrap.app import App
 
 epoch_app = typer.Typer(no_args_is_help=True, help="The writer epoch that each database carries.")
 
@@ -50,6 +53,7 @@ def adopt(
             "name a group, or --all",
             tuple(f"continuity adopt {g} --by NAME" for g in adoption.groups_of(app)),
         )
+    _must_be_whole(app)
     conclusions = adoption.conclude(app, wanted)
     for c in conclusions:
         say(f"{c.group}: active {active or c.active or '?'}, epoch {max(1, c.epoch)}, {c.protection}")
@@ -94,6 +98,7 @@ def resolve(
     from orchestrator.reports.state import group_document
 
     name, app = signed(by), open_app(estate)
+    _must_be_whole(app)
     wanted = keeping.Wanted(group, keep, name, reason, close, site_lost)
     before = adoption.must_be_in_conflict(app, group, keep)
     is_granted = keeping.must_grant(before, keep)
@@ -148,6 +153,12 @@ def install(
     rows = install_epochs(open_app(estate), cluster)
     emit(output, "continuity/epoch/v1", {"cluster": cluster, "databases": rows},
          table([[name, f"epoch {row['epoch']} of {row['site']}, durability {row['durability']}"] for name, row in rows.items()]))  # fmt: skip
+
+
+def _must_be_whole(app: App) -> None:
+    """JournalError where the log is not what was written: nothing is written behind what is not true."""
+    if app.has_log:
+        app.journal.must_be_whole()
 
 
 def _agreed(phrase: str) -> bool:

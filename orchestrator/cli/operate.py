@@ -358,7 +358,8 @@ def _let_progress_finish(app: App) -> None:
 
 
 def _show_end(app: App, run: Run, output: Output, driver_pid: int = 0) -> None:
-    from orchestrator.reports.record import record, record_text
+    from orchestrator.reports.record import record
+    from orchestrator.reports.record_text import record_text
     from orchestrator.reports.state import run_document, run_text
 
     if run.is_final:

@@ -133,6 +133,9 @@ class JudgingStore:
     def get_plan(self, digest: str) -> str:
         return self.inner.get_plan(digest)
 
+    def last_seq(self) -> int:
+        return self.inner.last_seq()
+
     def verify(self, newest: int = 0) -> list[str]:
         return self.inner.verify(newest)
 
@@ -180,6 +183,9 @@ class DriversStore:
 
     def get_plan(self, digest: str) -> str:
         return self.inner.get_plan(digest)
+
+    def last_seq(self) -> int:
+        return self.inner.last_seq()
 
     def verify(self, newest: int = 0) -> list[str]:
         return self.inner.verify(newest)

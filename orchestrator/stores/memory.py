@@ -48,6 +48,9 @@ class MemoryStore:
     def version(self) -> int:
         return len(self._all)
 
+    def last_seq(self) -> int:
+        return len(self._all)
+
     def put_plan(self, digest: str, body: str) -> None:
         self._plans.setdefault(digest, body)
 

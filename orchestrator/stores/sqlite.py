@@ -152,6 +152,10 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise JournalError(f"{self.path}: {error}") from error
 
+    def last_seq(self) -> int:
+        with self._asking():
+            return int(self._db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0)
+
     def put_plan(self, digest: str, body: str) -> None:
         with self._asking():
             self._db.execute("INSERT OR IGNORE INTO plans VALUES(?,?)", (digest, body))
