@@ -9,8 +9,8 @@ import typer
 
 from orchestrator.cli import _exits
 from orchestrator.cli._output import EstateOption, Output, OutputOption, SignedOption, emit, say, table
-from orchestrator.cli.verbs import signed
-from orchestrator.errors import RefusedError
+from orchestrator.cli.verbs import reasoned, signed
+from orchestrator.errors import RefusedError, WrongWordsError
 
 if TYPE_CHECKING:
     from orchestrator.bootstrap.app import App
@@ -49,7 +49,7 @@ def adopt(
     name, app = signed(by), open_app(estate)
     wanted = adoption.groups_of(app) if every else list(group or ())
     if not wanted:
-        raise RefusedError(
+        raise WrongWordsError(
             "name a group, or --all",
             tuple(f"continuity adopt {g} --by NAME" for g in adoption.groups_of(app)),
         )
@@ -97,7 +97,8 @@ def resolve(
     from orchestrator.bootstrap.divergence import diverged
     from orchestrator.reports.state import group_document
 
-    name, app = signed(by), open_app(estate)
+    name, reason = signed(by), reasoned(reason)
+    app = open_app(estate)
     _must_be_whole(app)
     wanted = keeping.Wanted(group, keep, name, reason, close, site_lost)
     before = adoption.must_be_in_conflict(app, group, keep)

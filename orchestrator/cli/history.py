@@ -75,7 +75,7 @@ def _listed(breaks: tuple[str, ...]) -> str:
 
 def _asked_for(store: Store, stream: str | None, last: int) -> list[Recorded]:
     from orchestrator.engine.journal import GROUP, RUN
-    from orchestrator.errors import RefusedError
+    from orchestrator.errors import WrongWordsError
 
     if stream is None:
         entries = store.read_all()
@@ -83,7 +83,7 @@ def _asked_for(store: Store, stream: str | None, last: int) -> list[Recorded]:
         entries = store.read(RUN + stream) or store.read(GROUP + stream)
         if not entries:
             known = [name.partition(":")[2] for name in store.streams("")]
-            raise RefusedError(f"the log holds no run and no group named {stream!r}", tuple(known[-10:]))
+            raise WrongWordsError(f"the log holds no run and no group named {stream!r}", tuple(known[-10:]))
     return entries[-last:] if last else entries
 
 

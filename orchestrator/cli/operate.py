@@ -210,9 +210,9 @@ def _operate(
 
     wish = Wish(operation, tuple(service or ()), to, leave_reasons(leave), rejoin)
     if not dry_run:  # before anything is looked at, and before the log is written
+        loss_limit_ms(flags.accept_loss)
         ways = (_exits.again("--yes"), _exits.again("--dry-run"))
         acceptance.must_be_able_to_ask(flags.is_confirmed, ways, lambda: must_know_names(estate, wish))
-        loss_limit_ms(flags.accept_loss)
     app = open_app(estate)
     if not dry_run and operation is not Operation.FAILOVER:
         from orchestrator.bootstrap.observe import look_before

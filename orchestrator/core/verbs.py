@@ -28,8 +28,9 @@ from orchestrator.core.plan import CANNOT_BE_SKIPPED, Role
 from orchestrator.core.run import Run, all_promoted, counts_as_met
 from orchestrator.core.settle import may_run_now
 from orchestrator.core.states import RunState, StepState
+from orchestrator.core.values import with_article
 from orchestrator.core.verb_table import Refuses
-from orchestrator.errors import RefusedError
+from orchestrator.errors import RefusedError, WrongWordsError
 
 
 def verb_name(verb: Verb) -> str:
@@ -93,21 +94,21 @@ def is_this_plan(run: Run, verb: Authorise) -> None:
 def has_a_name(run: Run, verb: Any) -> None:
     """A name is given: it stands in the record."""
     if not verb.by.strip():
-        raise RefusedError(f"{verb_name(verb)}: --by is needed: it stands in the record", ("--by NAME",))
+        raise WrongWordsError(f"{verb_name(verb)}: --by is needed: it stands in the record", ("--by NAME",))
 
 
 def has_a_reason(run: Run, verb: Any) -> None:
     """A reason is given: it stands in the record."""
     if not verb.reason.strip():
         text = f"{verb_name(verb)}: --reason is needed: it stands in the record"
-        raise RefusedError(text, ("--reason TEXT",))
+        raise WrongWordsError(text, ("--reason TEXT",))
 
 
 def knows_the_step(run: Run, verb: Any) -> None:
     """The plan has a step of that name."""
     if verb.step not in run.plan.steps:
         near = sorted(name for name in run.plan.steps if name.endswith(verb.step) or verb.step in name)[:5]
-        raise RefusedError(
+        raise WrongWordsError(
             f"{verb_name(verb)}: this run has no step {verb.step!r}",
             tuple(near) or (f"continuity status {run.id}",),
         )
@@ -125,8 +126,7 @@ def is_no_gate(run: Run, verb: Skip | MarkDone) -> None:
         elif step.role is Role.VERIFY and not guards.is_all_that_bounds_the_loss(run, step):
             instead = f"continuity accept {run.id} {step.id} --by NAME --reason TEXT"
         name = verb_name(verb)
-        article = "an" if step.role[0] in "aeiou" else "a"
-        text = f"{name}: {article} {step.role} step is never satisfied by a word alone"
+        text = f"{name}: {with_article(step.role)} step is never satisfied by a word alone"
         raise RefusedError(text, (instead,))
 
 
@@ -181,7 +181,8 @@ def gate_can_be_accepted(run: Run, verb: Accept) -> None:
     if verb.gate != "loss":
         step = run.plan.steps.get(verb.gate)
         if step is None or step.role is not Role.VERIFY or run.step(step.id).state is not StepState.FAILED:
-            raise RefusedError(
+            kind = WrongWordsError if step is None else RefusedError
+            raise kind(
                 f"accept: {verb.gate} is no data gate that failed",
                 (
                     f"continuity accept {run.id} loss --limit DURATION --by NAME --reason TEXT",
@@ -203,7 +204,9 @@ def gate_can_be_accepted(run: Run, verb: Accept) -> None:
             )
         return
     if verb.limit_ms is None:
-        raise RefusedError("accept: the loss is accepted up to a limit", ("--limit 10m", "--limit unknown"))
+        raise WrongWordsError(
+            "accept: the loss is accepted up to a limit", ("--limit 10m", "--limit unknown")
+        )
     if run.authorised is None:
         raise RefusedError(
             "accept: the loss is accepted with the confirmation itself", (f"continuity resume {run.id}",)
@@ -229,12 +232,14 @@ def _open_gates(run: Run) -> list[str]:
 def site_can_be_lost(run: Run, verb: DeclareLost) -> None:
     """The site is the one that this run leaves, and it was lost before now."""
     if verb.site != run.plan.source:
-        raise RefusedError(
+        sites = {run.plan.target, *(host.site for host in run.plan.parts.hosts.values())}
+        kind = RefusedError if verb.site in sites else WrongWordsError
+        raise kind(
             f"declare: this run leaves {run.plan.source or 'no site'}; only that site can be declared lost",
             (f"--site {run.plan.source}",) if run.plan.source else (f"continuity status {run.id}",),
         )
     if verb.lost_at_ns is not None and verb.lost_at_ns > verb.at.utc_ns:
-        raise RefusedError("declare: --lost-at lies in the future", ("--lost-at, at most now",))
+        raise WrongWordsError("declare: --lost-at lies in the future", ("--lost-at, at most now",))
 
 
 def can_be_taken_back(run: Run, verb: Abort) -> None:

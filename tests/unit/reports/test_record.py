@@ -241,7 +241,11 @@ def test_a_fence_that_gave_proof_and_what_was_not_undone_are_no_exposure() -> No
         a_step("db/rejoin", Role.REJOIN),
     )
     failed = (events.StepStarted(at(3), "db2/stop", 1), events.StepFailed(at(4), "db2/stop", 1, "no"))
-    back = (events.StepStarted(at(5), "db/rejoin", 1), events.StepSucceeded(at(5.5), "db/rejoin", 1, {}))
+    back = (
+        events.StepStarted(at(5), "db/rejoin", 1),
+        events.StepUnknown(at(5.5), "db/rejoin", 1, "connection lost"),
+        events.StepResolved(at(6), "db/rejoin", 1, 0, "cannot-tell", people=True),
+    )
     end = events.RunFinished(at(9), "aborted", (), ("db/stop", "db2/stop", "db/rejoin"))
     asked = events.AbortAsked(at(8), "ann", "enough", leave_closed=True)
     history = (up(1), *order(2), *did("db/stop", 3), *failed, *back, asked, end)
@@ -255,5 +259,5 @@ def test_a_fence_that_gave_proof_and_what_was_not_undone_are_no_exposure() -> No
             "  exposed: db2/stop gave no proof: what it should have stopped may come back as it was"
         ]
         assert "  left as it is: db/stop: stays in force" in lines
-        assert "  left as it is: db/rejoin: stays in force" in lines
+        assert "  left as it is: db/rejoin: nobody can tell whether it happened" in lines
     assert run_document(run, 0)["exposures"] == ["db2/stop"]
