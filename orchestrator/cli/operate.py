@@ -283,7 +283,7 @@ def _answered(app: App, driver: Driver, flags: Flags, *, on_terminal: bool) -> b
 def _confirm(app: App, driver: Driver, flags: Flags) -> None:
     """Show the loss about to be accepted and take the typed confirmation; refusing undoes the run."""
     from orchestrator.bootstrap.documents import unmeasured
-    from orchestrator.bootstrap.observe import confirmation, preflight_findings
+    from orchestrator.bootstrap.observe import confirmation
     from orchestrator.bootstrap.operations import strictest_rpo_ms
     from orchestrator.cli import _acceptance as acceptance
     from orchestrator.engine.clock import now
@@ -297,8 +297,7 @@ def _confirm(app: App, driver: Driver, flags: Flags) -> None:
     if limit is None:
         limit = strictest_rpo_ms(run.plan)
     if flags.is_confirmed:
-        losses = (f"{unit}: expected loss now: {loss}" for unit, loss in documents.items())
-        for line in (*preflight_findings(run), *losses):
+        for line in acceptance.before_yes(run, documents, limit):
             say(line)
         driver.authorise(flags.by, limit, "--yes")
         return

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from orchestrator.bootstrap.app import App
+from orchestrator.bootstrap.expected import INSPECT
 from orchestrator.bootstrap.left_out import findings
-from orchestrator.bootstrap.observe import CLAIMS, INSPECT, Looked
+from orchestrator.bootstrap.observe import CLAIMS, Looked
 from tests.unit.bootstrap.registers import ABROAD, GROUP, known
 
 ROW = {"epoch": 3, "site": "home", "run": "failback-2222"}
