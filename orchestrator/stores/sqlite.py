@@ -116,6 +116,10 @@ class SqliteStore:
         row = db.execute("SELECT max(stream_seq) FROM events WHERE stream=?", (stream,)).fetchone()
         return int(row[0] or 0)
 
+    def last_seq(self) -> int:
+        with self._asking():
+            return int(self._db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0)
+
     def read(self, stream: str, after: int = 0) -> list[Recorded]:
         """The events of one stream with stream_seq > ``after``, in order."""
         return self._recorded("stream=? AND stream_seq>? ORDER BY stream_seq", (stream, after))
@@ -151,10 +155,6 @@ class SqliteStore:
             return int(self._db.execute("PRAGMA data_version").fetchone()[0])
         except sqlite3.Error as error:
             raise JournalError(f"{self.path}: {error}") from error
-
-    def last_seq(self) -> int:
-        with self._asking():
-            return int(self._db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0)
 
     def put_plan(self, digest: str, body: str) -> None:
         with self._asking():
