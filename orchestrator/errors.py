@@ -3,6 +3,7 @@
 ContinuityError
 ├── InputError          bad input: nothing was changed (exit 2); carries every problem found
 ├── RefusedError        a rule says no; names what would be allowed (exit 3)
+│   └── WrongWordsError what was asked is wrong whatever the state is: bad input (exit 2)
 ├── ConflictError       somebody appended first: read again and decide again
 ├── JournalError        the log cannot be read or written, or its chain is broken
 ├── TransientError      a read or a connection that may succeed if tried again
@@ -57,6 +58,10 @@ class RefusedError(ContinuityError):
         self.message = message
         self.instead = instead
         super().__init__(message)
+
+
+class WrongWordsError(RefusedError):
+    """No state would allow this: a name that is nobody's, a reason that is none. Bad input, and nothing changed."""
 
 
 class ConflictError(ContinuityError):

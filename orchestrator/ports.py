@@ -201,6 +201,9 @@ class Store(Protocol):
     def append(self, appends: Sequence[Append]) -> int:
         """One transaction over several streams. Raises ConflictError, and then wrote nothing."""
 
+    def last_seq(self) -> int:
+        """The number of the newest event, 0 for none."""
+
     def read(self, stream: str, after: int = 0) -> list[Recorded]: ...
     def read_all(self, after_seq: int = 0) -> list[Recorded]: ...
     def streams(self, prefix: str) -> list[str]: ...

@@ -219,7 +219,7 @@ def read_choice(command: str, moment: At) -> Verb:
         case "mark-done":
             return MarkDone(moment, by, step, reason)
         case "confirm":
-            return Confirm(moment, by, step, options["--text"])
+            return Confirm(moment, by, step, options.get("--text", "confirmed"))
         case "accept":
             limit = options.get("--limit")
             limit_ms = (

@@ -65,7 +65,8 @@ def conclude(app: App, wanted: list[str]) -> list[Conclusion]:
 
 
 def _conclude(app: App, known: GroupState, seen: list[Looked]) -> Conclusion:
-    from orchestrator.bootstrap.observe import CLAIMS, INSPECT
+    from orchestrator.bootstrap.expected import INSPECT
+    from orchestrator.bootstrap.observe import CLAIMS
 
     clusters = {each.unit: each.evidence for each in seen if each.kind == INSPECT}
     claims = [claim for each in seen if each.kind == CLAIMS for claim in _claims(each.evidence)]

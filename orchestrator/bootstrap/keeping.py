@@ -82,7 +82,8 @@ def must_grant(state: GroupState, keep: str) -> bool:
 
 def look(app: App, wanted: Wanted, state: GroupState) -> Sides:
     """Ask every member, name, route and folder of the group now."""
-    from orchestrator.bootstrap.observe import INSPECT, evidence_now
+    from orchestrator.bootstrap.expected import INSPECT
+    from orchestrator.bootstrap.observe import evidence_now
 
     seen = [each for each in evidence_now(app) if each.group == wanted.group]
     mine = state.keeping if state.keeping and state.keeping.site == wanted.keep else None

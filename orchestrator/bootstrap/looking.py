@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import RefusedError
+from orchestrator.errors import RefusedError, WrongWordsError
 
 if TYPE_CHECKING:
     from orchestrator.bootstrap.app import App
@@ -22,7 +22,7 @@ def open_run(journal: Journal, name: str | None) -> str:
     if len(held) == 1:
         return held[0]
     if held:
-        raise RefusedError("several runs are open; name one", tuple(held))
+        raise WrongWordsError("several runs are open; name one", tuple(held))
     runs = journal.runs()
     if not runs:
         raise RefusedError("this log holds no run yet", ("continuity plan failover",))

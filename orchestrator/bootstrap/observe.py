@@ -12,6 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.bootstrap.documents import unmeasured
+from orchestrator.bootstrap.expected import (
+    INSPECT,
+    expected_loss_text,
+    expected_losses,
+    inspections,
+    site_of,
+)
 from orchestrator.bootstrap.standing import (
     journal_apart,
     journal_conflict,
@@ -27,15 +34,14 @@ from orchestrator.core.model import Operation, Stage
 from orchestrator.core.outcomes import Failed, Succeeded
 from orchestrator.core.plan import Plan, Role, Step
 from orchestrator.core.run import Run
-from orchestrator.core.values import Json, duration_text, size_text
+from orchestrator.core.values import Json, duration_text
 from orchestrator.engine.clock import now
-from orchestrator.engine.journal import moment, utc_text
+from orchestrator.engine.journal import moment
 
 if TYPE_CHECKING:
     from orchestrator.bootstrap.app import App
 
 OBSERVE_SECONDS = 2.0
-INSPECT = "postgresql.inspect"
 CLAIMS = "continuity.claims"
 
 
@@ -70,27 +76,11 @@ def confirmation(run: Run, documents: Mapping[str, str]) -> Confirmation:
     healthy = False
     for unit, found in evidence.items():
         lines += [f"  {line}" for line in describe(unit, found, plan)]
-        source = _site(found, plan.source)
+        source = site_of(found, plan.source)
         healthy = healthy or (bool(source.get("reachable")) and source.get("serves_writes") is True)
-        if plan.operation is Operation.FAILOVER:
-            lines.append(f"  {unit}: expected loss now: {expected_loss_text(found, plan, run.last.utc_ns)}")
-    lines += [f"  {unit}: expected loss now: {loss}" for unit, loss in documents.items()]
+    lines += [f"  {line}" for line in expected_losses(run, documents)]
     lines += [f"  {line}" for line in other_findings(run)]
     return Confirmation("\n".join(lines), healthy)
-
-
-def stands(plan: Plan) -> bool:
-    """Do the databases take writes at the target already, because people kept that site?"""
-    return all(move.active == plan.target for move in plan.groups.values())
-
-
-def inspections(run: Run) -> dict[str, Mapping[str, Json]]:
-    """Evidence of the run's inspection steps by unit."""
-    return {
-        step.unit: run.step(step.id).evidence
-        for step in run.plan.steps.values()
-        if step.action.kind == INSPECT and run.step(step.id).evidence
-    }
 
 
 def preflight_findings(run: Run) -> list[str]:
@@ -109,19 +99,13 @@ def other_findings(run: Run) -> list[str]:
     ]
 
 
-def _site(found: Mapping[str, Json], site: str) -> Mapping[str, Any]:
-    sites = found.get("sites")
-    value = sites.get(site) if isinstance(sites, Mapping) else None
-    return value if isinstance(value, Mapping) else {}
-
-
 def describe(unit: str, found: Mapping[str, Json], plan: Plan) -> list[str]:
     """One line per site of what an inspection saw, and its findings with the command that mends each."""
     lines = []
     for site in (plan.source, plan.target):
         if not site:
             continue
-        seen = _site(found, site)
+        seen = site_of(found, site)
         if not seen.get("reachable"):
             lines.append(f"{unit} at {site}: does not answer ({seen.get('error') or 'no answer'})")
             continue
@@ -139,29 +123,6 @@ def _finding_lines(unit: str, found: Mapping[str, Json]) -> list[str]:
             mend = f" — {finding['mend']}" if finding.get("mend") else ""
             lines.append(f"{unit}: finding: {finding.get('text')}{mend}")
     return lines
-
-
-def expected_loss_text(found: Mapping[str, Json], plan: Plan, now_utc_ns: int) -> str:
-    """The loss that a failover would state now: an expectation; the run measures it after the fence."""
-    target = _site(found, plan.target)
-    writers = target.get("writers") or {}
-    if stands(plan):
-        return f"0 ({plan.target} takes the writes already; what the other side alone held was listed)"
-    home = _site(found, plan.source)
-    broken = home.get("role") == "primary" and home.get("waits") is False
-    promised = writers and all(w.get("durability") == "remote" for w in writers.values())
-    if promised and target.get("waits") is True and not broken:
-        return "0 (every acknowledged commit waited for the embassy)"
-    last = target.get("last_commit_ns")
-    if not isinstance(last, int) or target.get("heartbeat_ns") is None:
-        return "unknown (no heartbeat from home)"
-    age_ms = max(0, (now_utc_ns - last) // 1_000_000)
-    behind = ""
-    if home.get("lsn") and target.get("receive_lsn"):
-        from orchestrator.core.loss import lsn_number
-
-        behind = f", {size_text(max(0, lsn_number(home['lsn']) - lsn_number(target['receive_lsn'])))} behind"
-    return f"up to {duration_text(age_ms)} (last commit present at {utc_text(last)}{behind})"
 
 
 # --- without a run ----------------------------------------------------------------------------
@@ -341,7 +302,9 @@ def _writing_text(app: App, group: str, writers: list[str]) -> str:
 def serves_now(app: App, plan: Plan) -> bool:
     """Does a database at the site that is to be left answer and take writes at this moment?"""
     found = _perform(app, plan, [step for step in plan.steps.values() if step.action.kind == INSPECT])
-    return any(_site(each.get("evidence") or {}, plan.source).get("serves_writes") for each in found.values())
+    return any(
+        site_of(each.get("evidence") or {}, plan.source).get("serves_writes") for each in found.values()
+    )
 
 
 def look_before(app: App, operation: Operation) -> None:

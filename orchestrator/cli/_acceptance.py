@@ -4,7 +4,7 @@ one up again."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.core.inputs import LOSS_UNKNOWN
@@ -37,7 +37,8 @@ def refuse_a_healthy_source(app: App, driver: Driver, by: str, seen: Confirmatio
     """The run is taken back, RefusedError, where the side that is to be given up answers and serves: a planned
     move would lose nothing. What an earlier driver saw, or was seen long before the answer, is looked at again.
     ``seen``: what is about to be shown, None after it was."""
-    from orchestrator.bootstrap.observe import serves_now, stands
+    from orchestrator.bootstrap.expected import stands
+    from orchestrator.bootstrap.observe import serves_now
     from orchestrator.cli import _exits
     from orchestrator.cli._print import say
     from orchestrator.core.inputs import Abort
@@ -119,6 +120,15 @@ def text(limit_ms: int) -> str:
     else:
         amount = f"at most {duration_text(limit_ms)} of data loss"
     return f"By confirming you accept {amount}; if more is found, the run holds and asks again."
+
+
+def before_yes(run: Run, documents: Mapping[str, str], limit_ms: int) -> list[str]:
+    """What whoever said --yes is told before the order is given: what was found, the loss that is about to be
+    accepted, and up to which limit. ``documents``: unit → what can be said of the loss of documents."""
+    from orchestrator.bootstrap.expected import expected_losses
+    from orchestrator.bootstrap.observe import preflight_findings
+
+    return [*preflight_findings(run), *expected_losses(run, documents), text(limit_ms)]
 
 
 def resume_command(run: Run) -> str:

@@ -14,7 +14,14 @@ from types import TracebackType
 from typing import Any
 
 from orchestrator.core.states import RunState
-from orchestrator.errors import ContinuityError, InputError, InvariantBroken, JournalError, RefusedError
+from orchestrator.errors import (
+    ContinuityError,
+    InputError,
+    InvariantBroken,
+    JournalError,
+    RefusedError,
+    WrongWordsError,
+)
 
 DONE, BUG, INPUT, REFUSED, HELD, ABORTED, PARTIAL, NOT_DRIVEN = range(8)
 STOPPED = 130
@@ -88,6 +95,8 @@ def guarded(call: Callable[[], None]) -> int:
         call()
     except InputError as error:
         return _say("input", INPUT, str(error), ())
+    except WrongWordsError as error:
+        return _say("input", INPUT, error.message, error.instead)
     except RefusedError as error:
         return _say("refused", REFUSED, error.message, error.instead)
     except RunStands as error:

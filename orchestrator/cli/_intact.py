@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from orchestrator.cli._print import paint, say
-
-BREAKS_MAX = 10
+from orchestrator.reports.chain import BREAKS_MAX, SEE_ALL, Chain, broken_text, chain_of
 
 
 def looked_at(app: Any) -> dict[str, Any]:
     """For the document; a broken chain is also said on stderr. It never keeps anybody from an answer: what
-    begins or goes on with a run refuses such a log by itself."""
-    import sys
-
+    begins or goes on with a run refuses such a log by itself. The newest events only: this is asked at night."""
     if not app.has_log:
         return {"log_intact": None, "log_breaks": []}
     breaks = app.journal.breaks_in_sight()
+    warn(breaks)
+    return {"log_intact": not breaks, "log_breaks": breaks[:BREAKS_MAX]}
+
+
+def all_looked_at(app: Any) -> Chain:
+    """The whole chain, for what auditors read; a broken one is also said on stderr."""
+    chain = chain_of(app.journal.store)
+    warn(chain.breaks)
+    return chain
+
+
+def warn(breaks: tuple[str, ...] | list[str]) -> None:
     if breaks:
         word = paint("WARNING", "red", sys.stderr)
-        more = f" and {len(breaks) - 1} more breaks" if len(breaks) > 1 else ""
-        say(f"{word}: the log is not what was written: {breaks[0]}{more}; do not rely on what it says here")
-        say("    continuity history --verify")
-    return {"log_intact": not breaks, "log_breaks": breaks[:BREAKS_MAX]}
+        say(
+            f"{word}: the log is not what was written: {broken_text(breaks)}; do not rely on what it says here"
+        )
+        say(f"    {SEE_ALL}")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli import _exits
 from orchestrator.cli._output import EstateOption, Output, OutputOption, SignedOption, emit, say, table
-from orchestrator.cli.verbs import signed
-from orchestrator.errors import RefusedError
+from orchestrator.cli.verbs import reasoned, signed
+from orchestrator.errors import RefusedError, WrongWordsError
+
+if TYPE_CHECKING:
+    from orchestrator.bootstrap.app import App
 
 epoch_app = typer.Typer(no_args_is_help=True, help="The writer epoch that each database carries.")
 
@@ -46,10 +49,11 @@ def adopt(
     name, app = signed(by), open_app(estate)
     wanted = adoption.groups_of(app) if every else list(group or ())
     if not wanted:
-        raise RefusedError(
+        raise WrongWordsError(
             "name a group, or --all",
             tuple(f"continuity adopt {g} --by NAME" for g in adoption.groups_of(app)),
         )
+    _must_be_whole(app)
     conclusions = adoption.conclude(app, wanted)
     for c in conclusions:
         say(f"{c.group}: active {active or c.active or '?'}, epoch {max(1, c.epoch)}, {c.protection}")
@@ -93,7 +97,9 @@ def resolve(
     from orchestrator.bootstrap.divergence import diverged
     from orchestrator.reports.state import group_document
 
-    name, app = signed(by), open_app(estate)
+    name, reason = signed(by), reasoned(reason)
+    app = open_app(estate)
+    _must_be_whole(app)
     wanted = keeping.Wanted(group, keep, name, reason, close, site_lost)
     before = adoption.must_be_in_conflict(app, group, keep)
     is_granted = keeping.must_grant(before, keep)
@@ -148,6 +154,12 @@ def install(
     rows = install_epochs(open_app(estate), cluster)
     emit(output, "continuity/epoch/v1", {"cluster": cluster, "databases": rows},
          table([[name, f"epoch {row['epoch']} of {row['site']}, durability {row['durability']}"] for name, row in rows.items()]))  # fmt: skip
+
+
+def _must_be_whole(app: App) -> None:
+    """JournalError where the log is not what was written: nothing is written behind what is not true."""
+    if app.has_log:
+        app.journal.must_be_whole()
 
 
 def _agreed(phrase: str) -> bool:

@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli import _exits, lab_demo
 from orchestrator.cli._output import Output, OutputOption, emit, paint, say, table
-from orchestrator.errors import RefusedError
+from orchestrator.errors import RefusedError, WrongWordsError
 
 if TYPE_CHECKING:
     from orchestrator.lab.layout import Lab, SiteName
@@ -31,7 +31,7 @@ def _find(number: int | None) -> Lab:
 
 def _site(text: str | None) -> SiteName | None:
     if text not in (None, "home", "embassy"):
-        raise RefusedError(f"{text} is no site of a lab", ("--site home", "--site embassy"))
+        raise WrongWordsError(f"{text} is no site of a lab", ("--site home", "--site embassy"))
     return cast("SiteName | None", text)
 
 
@@ -141,6 +141,8 @@ def load(
     """
     from orchestrator.lab import traffic
 
+    for named in service or ():
+        traffic.must_take_load(named)
     lab = _find(number)
     if stop:
         _print_load(traffic.stop(lab), output)
@@ -213,7 +215,9 @@ def break_(
     """
     from orchestrator.lab import faults
 
-    found = faults.break_it(_find(number), fault, _site(site), delay)
+    faults.fault(fault)
+    where = _site(site)
+    found = faults.break_it(_find(number), fault, where, delay)
     text = (
         f"{found['fault']} at {found['site']}\n  real      {found['real']}\n  not real  {found['not_real']}"
     )
@@ -245,7 +249,10 @@ def heal(
     """
     from orchestrator.lab import faults
 
-    healed = faults.heal(_find(number), fault, _site(site), insist=even_if_unknown)
+    if fault is not None:
+        faults.fault(fault)
+    where = _site(site)
+    healed = faults.heal(_find(number), fault, where, insist=even_if_unknown)
     lines = []
     for each in healed:
         held = ", ".join(each["done"].get("held", ()))
@@ -271,8 +278,9 @@ def check(
     """
     from orchestrator.lab import sites, traffic
 
+    named = _site(site)
     lab = _find(number)
-    survivor = _site(site) or sites.active_site(lab)
+    survivor = named or sites.active_site(lab)
     if survivor is None:
         raise RefusedError("no site, or more than one, is active", ("--site home", "--site embassy"))
     if sites.load_processes(lab):

@@ -210,9 +210,9 @@ def _operate(
 
     wish = Wish(operation, tuple(service or ()), to, leave_reasons(leave), rejoin)
     if not dry_run:  # before anything is looked at, and before the log is written
+        loss_limit_ms(flags.accept_loss)
         ways = (_exits.again("--yes"), _exits.again("--dry-run"))
         acceptance.must_be_able_to_ask(flags.is_confirmed, ways, lambda: must_know_names(estate, wish))
-        loss_limit_ms(flags.accept_loss)
     app = open_app(estate)
     if not dry_run and operation is not Operation.FAILOVER:
         from orchestrator.bootstrap.observe import look_before
@@ -283,7 +283,7 @@ def _answered(app: App, driver: Driver, flags: Flags, *, on_terminal: bool) -> b
 def _confirm(app: App, driver: Driver, flags: Flags) -> None:
     """Show the loss about to be accepted and take the typed confirmation; refusing undoes the run."""
     from orchestrator.bootstrap.documents import unmeasured
-    from orchestrator.bootstrap.observe import confirmation, preflight_findings
+    from orchestrator.bootstrap.observe import confirmation
     from orchestrator.bootstrap.operations import strictest_rpo_ms
     from orchestrator.cli import _acceptance as acceptance
     from orchestrator.engine.clock import now
@@ -297,8 +297,7 @@ def _confirm(app: App, driver: Driver, flags: Flags) -> None:
     if limit is None:
         limit = strictest_rpo_ms(run.plan)
     if flags.is_confirmed:
-        losses = (f"{unit}: expected loss now: {loss}" for unit, loss in documents.items())
-        for line in (*preflight_findings(run), *losses):
+        for line in acceptance.before_yes(run, documents, limit):
             say(line)
         driver.authorise(flags.by, limit, "--yes")
         return
@@ -358,7 +357,8 @@ def _let_progress_finish(app: App) -> None:
 
 
 def _show_end(app: App, run: Run, output: Output, driver_pid: int = 0) -> None:
-    from orchestrator.reports.record import record, record_text
+    from orchestrator.reports.record import record
+    from orchestrator.reports.record_text import record_text
     from orchestrator.reports.state import run_document, run_text
 
     if run.is_final:

@@ -86,6 +86,16 @@ def signed(by: str | None, environment: Mapping[str, str] = os.environ) -> str:
     return _not_empty(environment.get("CONTINUITY_BY", "") if by is None else by)
 
 
+def reasoned(reason: str) -> str:
+    """Why, as people gave it. InputError for nothing: it is asked for before the log or a site is."""
+    from orchestrator.errors import InputError, Problem
+
+    if not reason.strip():
+        hint = '--reason "false alarm"'
+        raise InputError([Problem("", 0, "", "a reason is needed: it stands in the record", hint)])
+    return reason
+
+
 def _not_empty(name: str) -> str:
     from orchestrator.errors import InputError, Problem
 
@@ -134,7 +144,8 @@ def skip(
 
     Example: continuity skip failover-7k3q state-gazette/front-door/route-home --reason "home is gone"
     """
-    order(estate, run, output, lambda at: Skip(at, who(by), step, reason))
+    name, why = who(by), reasoned(reason)
+    order(estate, run, output, lambda at: Skip(at, name, step, why))
 
 
 def mark_done(
@@ -149,7 +160,8 @@ def mark_done(
 
     Example: continuity mark-done failover-7k3q land-register/application/start --reason "started by hand"
     """
-    order(estate, run, output, lambda at: MarkDone(at, who(by), step, reason))
+    name, why = who(by), reasoned(reason)
+    order(estate, run, output, lambda at: MarkDone(at, name, step, why))
 
 
 def confirm(
@@ -182,8 +194,8 @@ def accept(
 
     Example: continuity accept failover-7k3q loss --limit 10m --by "A. Tamm" --reason "home is destroyed"
     """
-    name = signed(by)
-    order(estate, run, output, lambda at: Accept(at, name, gate, reason, loss_limit_ms(limit)))
+    name, why, most = signed(by), reasoned(reason), loss_limit_ms(limit)
+    order(estate, run, output, lambda at: Accept(at, name, gate, why, most))
 
 
 def declare(
@@ -204,8 +216,8 @@ def declare(
 
     if what != "site-lost":
         raise InputError(f"declare {what}: only site-lost can be declared")
-    moment, name = utc_ns(lost_at) if lost_at else None, signed(by)
-    order(estate, run, output, lambda at: DeclareLost(at, name, site, reason, moment))
+    moment, name, why = utc_ns(lost_at) if lost_at else None, signed(by), reasoned(reason)
+    order(estate, run, output, lambda at: DeclareLost(at, name, site, why, moment))
 
 
 def abort(
@@ -230,7 +242,8 @@ def abort(
       continuity abort failover-7k3q --reason "false alarm"
       continuity abort failover-7k3q --leave-closed --reason "home is back and takes writes"
     """
-    order(estate, run, output, lambda at: Abort(at, who(by), reason, leave_closed))
+    name, why = who(by), reasoned(reason)
+    order(estate, run, output, lambda at: Abort(at, name, why, leave_closed))
 
 
 def loss_limit_ms(text: str | None) -> int | None:

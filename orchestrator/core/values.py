@@ -86,6 +86,10 @@ def canonical(value: Json) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+def with_article(noun: str) -> str:
+    return f"{'an' if noun[:1] in 'aeiou' else 'a'} {noun}"
+
+
 def duration_text(milliseconds: int) -> str:
     """Milliseconds as people write them: ``1500`` is ``1.5s``, ``90000`` is ``1m30s``."""
     if milliseconds < 1000:

@@ -87,7 +87,7 @@ BY_RUN: Mapping[str, Mapping[RunState, Answer]] = {
     "skip": _on_step(preflight=_STEPWISE, paused=_STEPWISE, aborting=_ABORTING),
     "mark-done": _on_step(
         preflight=Refuses(
-            "a read-only check is retried or accepted, never marked: continuity retry RUN STEP"
+            "a read-only check is retried or accepted, never marked; what is allowed now: continuity status RUN"
         ),
         paused=_STEPWISE,
         aborting=_ABORTING,
@@ -160,8 +160,11 @@ BY_STEP: Mapping[str, Mapping[StepState, Answer]] = _steps(
 """Verbs on one step, and the state that the step is in afterwards."""
 
 _NOT_IN_ABORT = Refuses("STEP is not done any more, the run is being aborted: continuity status RUN")
+_LOOKED_AT = (S.UNDECIDED, S.UNDO_FAILED)
 RETRY_IN_ABORT: Mapping[StepState, Answer] = {
-    state: answer if state in (S.UNDECIDED, S.UNDO_FAILED) or isinstance(answer, Refuses) else _NOT_IN_ABORT
+    state: _NOT_IN_ABORT
+    if state is S.WAITING or (isinstance(answer, Does) and state not in _LOOKED_AT)
+    else answer
     for state, answer in BY_STEP["retry"].items()
 }
 """In an aborting run only a look or an undo is tried again; nothing is done any more."""

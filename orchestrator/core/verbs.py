@@ -28,8 +28,9 @@ from orchestrator.core.plan import CANNOT_BE_SKIPPED, Role
 from orchestrator.core.run import Run, all_promoted, counts_as_met
 from orchestrator.core.settle import may_run_now
 from orchestrator.core.states import RunState, StepState
+from orchestrator.core.values import with_article
 from orchestrator.core.verb_table import Refuses
-from orchestrator.errors import RefusedError
+from orchestrator.errors import RefusedError, WrongWordsError
 
 
 def verb_name(verb: Verb) -> str:
@@ -60,13 +61,51 @@ def verb_name(verb: Verb) -> str:
 
 def decide_verb(draft: Draft, verb: Verb) -> None:
     """Emit what a verb does. Raises RefusedError, and then has emitted nothing."""
-    run, name = draft.run, verb_name(verb)
+    _must_be_allowed(draft.run, verb)
+    _emit(draft, verb)
+
+
+def _must_be_allowed(run: Run, verb: Verb) -> None:
+    name = verb_name(verb)
     answer = verb_table.of_run(name, run.state, run.phase)
     if isinstance(answer, Refuses) and not _ends_closed(run, verb):
         raise RefusedError(f"{name}: {_filled(answer.text, run, getattr(verb, 'step', ''))}")
     for condition in CONDITIONS[name]:
         condition(run, verb)
-    _emit(draft, verb)
+
+
+def _offers(run: Run, *verbs: Verb) -> tuple[str, ...]:
+    """Those of these orders that this run would take as it is now, as people type them; else where to look."""
+    found = []
+    for verb in verbs:
+        try:
+            _must_be_allowed(run, verb)
+        except RefusedError:
+            continue
+        found.append(_typed(run, verb))
+    return tuple(found) or (f"continuity status {run.id}",)
+
+
+NAME, TEXT = "NAME", "TEXT"
+LIMIT = 1
+"""Stands for any limit in an order that is only offered."""
+
+
+def _typed(run: Run, verb: Verb) -> str:
+    command = f"continuity {verb_name(verb)}"
+    match verb:
+        case Retry():
+            return f"{command} {run.id} {verb.step}"
+        case Accept():
+            limit = "" if verb.limit_ms is None else " --limit DURATION"
+            return f"{command} {run.id} {verb.gate}{limit} --by {NAME} --reason {TEXT}"
+        case DeclareLost():
+            return f"{command} site-lost {run.id} --site {verb.site} --by {NAME} --reason {TEXT}"
+        case Abort():
+            closed = " --leave-closed" if verb.leave_closed else ""
+            return f"{command} {run.id}{closed} --reason {TEXT}"
+        case _:
+            return f"{command} {run.id}"
 
 
 def _ends_closed(run: Run, verb: Verb) -> bool:
@@ -86,28 +125,28 @@ def is_this_plan(run: Run, verb: Authorise) -> None:
     if verb.digest != run.plan.digest:
         raise RefusedError(
             f"authorise: plan {verb.digest[:12]} was confirmed, this run's is {run.plan.digest[:12]}",
-            (f"continuity status {run.id}", f"continuity abort {run.id} --reason TEXT"),
+            (f"continuity status {run.id}", *_offers(run, Abort(verb.at, NAME, TEXT))),
         )
 
 
 def has_a_name(run: Run, verb: Any) -> None:
     """A name is given: it stands in the record."""
     if not verb.by.strip():
-        raise RefusedError(f"{verb_name(verb)}: --by is needed: it stands in the record", ("--by NAME",))
+        raise WrongWordsError(f"{verb_name(verb)}: --by is needed: it stands in the record", ("--by NAME",))
 
 
 def has_a_reason(run: Run, verb: Any) -> None:
     """A reason is given: it stands in the record."""
     if not verb.reason.strip():
         text = f"{verb_name(verb)}: --reason is needed: it stands in the record"
-        raise RefusedError(text, ("--reason TEXT",))
+        raise WrongWordsError(text, ("--reason TEXT",))
 
 
 def knows_the_step(run: Run, verb: Any) -> None:
     """The plan has a step of that name."""
     if verb.step not in run.plan.steps:
         near = sorted(name for name in run.plan.steps if name.endswith(verb.step) or verb.step in name)[:5]
-        raise RefusedError(
+        raise WrongWordsError(
             f"{verb_name(verb)}: this run has no step {verb.step!r}",
             tuple(near) or (f"continuity status {run.id}",),
         )
@@ -118,16 +157,15 @@ def is_no_gate(run: Run, verb: Skip | MarkDone) -> None:
     those."""
     step = run.plan.steps[verb.step]
     if step.role in CANNOT_BE_SKIPPED:
-        instead = f"continuity retry {run.id} {step.id}"
+        at = verb.at
+        offered: list[Verb] = [Retry(at, NAME, step.id)]
         if step.role is Role.FENCE:
-            site = run.plan.source or "SITE"
-            instead = f"continuity declare site-lost {run.id} --site {site} --by NAME --reason TEXT"
-        elif step.role is Role.VERIFY and not guards.is_all_that_bounds_the_loss(run, step):
-            instead = f"continuity accept {run.id} {step.id} --by NAME --reason TEXT"
+            offered.insert(0, DeclareLost(at, NAME, run.plan.source, TEXT))
+        elif step.role is Role.VERIFY:
+            offered.insert(0, Accept(at, NAME, step.id, TEXT))
         name = verb_name(verb)
-        article = "an" if step.role[0] in "aeiou" else "a"
-        text = f"{name}: {article} {step.role} step is never satisfied by a word alone"
-        raise RefusedError(text, (instead,))
+        text = f"{name}: {with_article(step.role)} step is never satisfied by a word alone"
+        raise RefusedError(text, _offers(run, *offered))
 
 
 def step_allows_it(run: Run, verb: Any) -> None:
@@ -181,29 +219,31 @@ def gate_can_be_accepted(run: Run, verb: Accept) -> None:
     if verb.gate != "loss":
         step = run.plan.steps.get(verb.gate)
         if step is None or step.role is not Role.VERIFY or run.step(step.id).state is not StepState.FAILED:
-            raise RefusedError(
+            kind = WrongWordsError if step is None else RefusedError
+            raise kind(
                 f"accept: {verb.gate} is no data gate that failed",
-                (
-                    f"continuity accept {run.id} loss --limit DURATION --by NAME --reason TEXT",
-                    *(
-                        f"continuity accept {run.id} {gate} --by NAME --reason TEXT"
-                        for gate in _open_gates(run)
-                    ),
+                _offers(
+                    run,
+                    Accept(verb.at, NAME, "loss", TEXT, LIMIT),
+                    *(Accept(verb.at, NAME, gate, TEXT) for gate in _open_gates(run)),
                 ),
             )
         if guards.is_all_that_bounds_the_loss(run, step):
             raise RefusedError(
                 f"accept: {verb.gate} is all that says that this planned move loses nothing; a loss that nobody "
                 "has stated cannot be accepted. End this run, then: continuity failover, which states it",
-                (
-                    f"continuity retry {run.id} {verb.gate}",
-                    f"continuity abort {run.id} --reason TEXT",
-                    f"continuity abort {run.id} --leave-closed --reason TEXT",
+                _offers(
+                    run,
+                    Retry(verb.at, NAME, verb.gate),
+                    Abort(verb.at, NAME, TEXT),
+                    Abort(verb.at, NAME, TEXT, leave_closed=True),
                 ),
             )
         return
     if verb.limit_ms is None:
-        raise RefusedError("accept: the loss is accepted up to a limit", ("--limit 10m", "--limit unknown"))
+        raise WrongWordsError(
+            "accept: the loss is accepted up to a limit", ("--limit 10m", "--limit unknown")
+        )
     if run.authorised is None:
         raise RefusedError(
             "accept: the loss is accepted with the confirmation itself", (f"continuity resume {run.id}",)
@@ -229,12 +269,14 @@ def _open_gates(run: Run) -> list[str]:
 def site_can_be_lost(run: Run, verb: DeclareLost) -> None:
     """The site is the one that this run leaves, and it was lost before now."""
     if verb.site != run.plan.source:
-        raise RefusedError(
+        sites = {run.plan.target, *(host.site for host in run.plan.parts.hosts.values())}
+        kind = RefusedError if verb.site in sites else WrongWordsError
+        raise kind(
             f"declare: this run leaves {run.plan.source or 'no site'}; only that site can be declared lost",
             (f"--site {run.plan.source}",) if run.plan.source else (f"continuity status {run.id}",),
         )
     if verb.lost_at_ns is not None and verb.lost_at_ns > verb.at.utc_ns:
-        raise RefusedError("declare: --lost-at lies in the future", ("--lost-at, at most now",))
+        raise WrongWordsError("declare: --lost-at lies in the future", ("--lost-at, at most now",))
 
 
 def can_be_taken_back(run: Run, verb: Abort) -> None:

@@ -22,7 +22,7 @@ from orchestrator.core.log import Append, sha256_of
 from orchestrator.core.moment import At
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run, start
-from orchestrator.errors import ConflictError, InvariantBroken, JournalError, RefusedError
+from orchestrator.errors import ConflictError, InvariantBroken, JournalError, RefusedError, WrongWordsError
 
 if TYPE_CHECKING:
     from orchestrator.core.decision import Decision
@@ -164,7 +164,7 @@ class Journal:
         records = self.store.read(RUN + run_id)
         if not records:
             near = [name[len(RUN) :] for name in self.store.streams(RUN)][-5:]
-            raise RefusedError(f"no run named {run_id!r} in this log", tuple(reversed(near)))
+            raise WrongWordsError(f"no run named {run_id!r} in this log", tuple(reversed(near)))
         history = [cast("RunEvent", record.event) for record in records]
         with self._understood():
             run = fold_run(self.plan_of(cast("RunCreated", history[0])), history)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.errors import RefusedError
+from orchestrator.errors import RefusedError, WrongWordsError
 from orchestrator.lab import layout, processes
 from orchestrator.lab.layout import SITES, Lab
 
@@ -57,17 +57,19 @@ def labs() -> list[Lab]:
 
 
 def find(number: int | None) -> Lab:
-    """The lab with this number, or the only one. RefusedError says which there are."""
+    """The lab with this number, or the only one. RefusedError where none is up, WrongWordsError says which there are."""
     known = labs()
     if number is not None:
         known = [lab for lab in known if lab.number == number]
         if not known:
-            raise RefusedError(f"there is no lab {number}", ("continuity lab status", "continuity lab up"))
+            raise WrongWordsError(f"there is no lab {number}", ("continuity lab status", "continuity lab up"))
     if not known:
         raise RefusedError("no lab is up", ("continuity lab up",))
     if len(known) > 1:
         names = ", ".join(str(lab.number) for lab in known)
-        raise RefusedError(f"there are several labs: {names}", tuple(f"--lab {lab.number}" for lab in known))
+        raise WrongWordsError(
+            f"there are several labs: {names}", tuple(f"--lab {lab.number}" for lab in known)
+        )
     return known[0]
 
 
@@ -87,7 +89,7 @@ def claim(wanted: int | None = None) -> Claim:
     RefusedError names the port when a program that listens on every address stands in the way.
     """
     if wanted is not None and not 1 <= wanted <= layout.NUMBER_MAX:
-        raise RefusedError(f"{wanted} is no lab's number", (f"--lab 1 … --lab {layout.NUMBER_MAX}",))
+        raise WrongWordsError(f"{wanted} is no lab's number", (f"--lab 1 … --lab {layout.NUMBER_MAX}",))
     taken = {lab.number for lab in labs()}
     numbers = [wanted] if wanted is not None else range(1, layout.NUMBER_MAX + 1)
     problem = ""

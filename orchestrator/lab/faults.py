@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import RefusedError
+from orchestrator.errors import WrongWordsError
 from orchestrator.lab import link, postgres, power, processes, sites, supervise
 from orchestrator.lab.layout import SITES, Lab, SiteName, other, write_file
 
@@ -250,11 +250,11 @@ DEFAULT_SITE: dict[str, SiteName] = {"dns-refused": "embassy"}
 
 
 def fault(name: str) -> Fault:
-    """The fault of this name. RefusedError lists them."""
+    """The fault of this name. WrongWordsError lists them."""
     try:
         return FAULTS[name]
     except KeyError:
-        raise RefusedError(f"there is no fault {name}", tuple(FAULTS)) from None
+        raise WrongWordsError(f"there is no fault {name}", tuple(FAULTS)) from None
 
 
 def broken(lab: Lab) -> dict[str, SiteName]:

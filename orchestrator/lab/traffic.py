@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import PermanentError, RefusedError
+from orchestrator.errors import PermanentError, RefusedError, WrongWordsError
 from orchestrator.lab import layout, postgres, processes, schema, supervise
 from orchestrator.lab.layout import DATABASES, SERVICE_HOSTS, SITES, Lab, SiteName, other, write_file
 
@@ -52,10 +52,14 @@ class Running:
     process: subprocess.Popen[bytes]
 
 
+def must_take_load(service: str) -> None:
+    if service not in DATABASES:
+        raise WrongWordsError(f"{service} takes no load", tuple(DATABASES))
+
+
 def start(lab: Lab, load: Load) -> Running:
-    """Start a load; it goes on when this process ends. RefusedError for a service that takes no writes."""
-    if load.service not in DATABASES:
-        raise RefusedError(f"{load.service} takes no load", tuple(DATABASES))
+    """Start a load; it goes on when this process ends. WrongWordsError for a service that takes no writes."""
+    must_take_load(load.service)
     table = schema.TABLES[DATABASES[load.service]]
     folder = lab.load_folder
     folder.mkdir(mode=0o700, exist_ok=True)

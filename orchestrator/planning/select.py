@@ -11,6 +11,7 @@ from orchestrator.core.groups import GroupState, adopt_command, label, resolve_c
 from orchestrator.core.model import Estate, Operation, Runbook
 from orchestrator.core.move import Move
 from orchestrator.core.transitions import REFUSED_OPERATIONS
+from orchestrator.core.values import with_article
 from orchestrator.errors import InputError, RefusedError
 
 HOLDS_SERVICES = ("home", "embassy")
@@ -211,7 +212,9 @@ def _target(estate: Estate, asked: Asked, state: GroupState) -> str | _No:
         return home[0] if home else _No("this estate declares no home site")
     if asked.target is not None:
         if asked.target not in places:
-            return _No(f"{asked.target} holds no services: it is a {estate.sites[asked.target].role}")
+            return _No(
+                f"{asked.target} holds no services: it is {with_article(estate.sites[asked.target].role)}"
+            )
         return asked.target
     others = [place for place in places if place != state.active]
     if asked.operation is Operation.FAILOVER and estate.sites.get(state.active) is not None:

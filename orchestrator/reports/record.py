@@ -9,8 +9,8 @@ from typing import Any
 
 from orchestrator.core import events
 from orchestrator.core.events import Event
-from orchestrator.core.inputs import At
-from orchestrator.core.model import Operation
+from orchestrator.core.inputs import LOSS_UNKNOWN, At
+from orchestrator.core.log import Recorded
 from orchestrator.core.plan import Role, Step
 from orchestrator.core.run import Run
 from orchestrator.core.states import SATISFIED, StepState
@@ -18,9 +18,9 @@ from orchestrator.core.values import duration_text
 from orchestrator.engine.journal import RUN, Journal, moment, utc_text
 from orchestrator.reports.clocks import Clocks, clocks_of
 from orchestrator.reports.history import names_of
-from orchestrator.reports.state import loss_document, loss_text
+from orchestrator.reports.leftovers import exposed, left_as_it_is
+from orchestrator.reports.state import loss_document
 
-SHOWN_MAX = 10
 RECORD_SCHEMA = "continuity/record/v1"
 
 
@@ -56,13 +56,15 @@ def record(journal: Journal, run_id: str) -> dict[str, Any]:
         },
         "services": {name: _service(run, name, clocks) for name in run.plan.services},
         "stated_loss": {unit: loss_document(loss) for unit, loss in sorted(run.losses.items())},
+        "accepted_losses": list(_accepted(entries)),
         "fence": _fences(run),
         "decisions": [_decision(e.event) for e in entries if _is_decision(e.event)],
         "steps": [_step(run, step, clocks) for step in run.plan.steps],
         "came_back": [_came_back(run, step) for step in run.plan.steps.values() if _has_come_back(run, step)],
         "drivers": run.drivers,
         "debts": list(run.debts),
-        "exposures": list(run.exposures),
+        "exposures": list(exposed(run)),
+        "left_as_it_is": [{"step": step, "why": why} for step, why in left_as_it_is(run)],
         "log": {
             "first_seq": entries[0].seq,
             "last_seq": entries[-1].seq,
@@ -97,7 +99,7 @@ def _rpo(run: Run, group: str) -> tuple[int | None, str]:
     units = run.plan.groups[group].units
     if not units:
         return None, "not measured: the group holds no data of its own"
-    found = [(unit, *_lost_by(run, unit)) for unit in units]
+    found = [(unit, *lost_by(run, unit)) for unit in units]
     unknown = [(unit, basis) for unit, lost_ms, basis in found if lost_ms is None]
     if unknown:
         return None, "; ".join(f"{unit}: {basis}" for unit, basis in unknown)
@@ -105,7 +107,7 @@ def _rpo(run: Run, group: str) -> tuple[int | None, str]:
     return most[1], f"{most[0]}: {most[2]}"
 
 
-def _lost_by(run: Run, unit: str) -> tuple[int | None, str]:
+def lost_by(run: Run, unit: str) -> tuple[int | None, str]:
     """A stated loss counts, and zero where a planned move proved that all had arrived; nothing else does."""
     loss = run.losses.get(unit)
     if loss is not None:
@@ -127,17 +129,6 @@ def _lost_by(run: Run, unit: str) -> tuple[int | None, str]:
     return None, "not measured"
 
 
-def _unstated(run: Run) -> Iterator[tuple[str, str]]:
-    """(unit, why) of what a failover moved without a stated loss."""
-    if run.plan.operation is not Operation.FAILOVER:
-        return
-    for move in run.plan.groups.values():
-        for unit in move.units:
-            lost_ms, basis = _lost_by(run, unit)
-            if unit not in run.losses and lost_ms is None:
-                yield unit, basis
-
-
 def served_at(run: Run, service: str, clocks: Clocks) -> At | None:
     """When the last proof from outside came in for a service; None while one is missing."""
     steps = [
@@ -151,6 +142,30 @@ def served_at(run: Run, service: str, clocks: Clocks) -> At | None:
     if not states or any(state.state not in SATISFIED or state.since is None for state in states):
         return None
     return max((state.since for state in states if state.since is not None), key=clocks.order)
+
+
+def _accepted(entries: Sequence[Recorded]) -> Iterator[dict[str, Any]]:
+    """Who accepted which limit of loss, when and how. A pause or a new driver voids one before promotion: then
+    the next one is accepted anew, and stands here too."""
+    for entry in entries:
+        match entry.event:
+            case events.RunAuthorised(at=at, by=by, accepted_loss_ms=limit, method=how):
+                yield _limit(at, by, limit, how)
+            case events.GateAccepted(gate="loss", at=at, by=by, reason=why, limit_ms=int(limit)):
+                yield _limit(at, by, limit, why)
+            case events.RunResumed(at=at, by=by, accepted_loss_ms=int(limit)):
+                yield _limit(at, by, limit, "on resume")
+
+
+def _limit(at: At, by: str, limit_ms: int, how: str) -> dict[str, Any]:
+    is_bounded = limit_ms != LOSS_UNKNOWN
+    return {
+        "at": moment(at),
+        "by": by,
+        "limit": (duration_text(limit_ms) if limit_ms else "0") if is_bounded else "unknown",
+        "limit_seconds": limit_ms / 1000 if is_bounded else None,
+        "how": how,
+    }
 
 
 def _fences(run: Run) -> list[dict[str, Any]]:
@@ -190,7 +205,16 @@ def _came_back(run: Run, step: Step) -> dict[str, Any]:
         "because": evidence.get("because") or None,
         "kept": evidence.get("kept") or None,
         "diverged": list(diverged) if isinstance(diverged, list | tuple) else [],
+        "diverged_count": _diverged_count(evidence),
+        "list": evidence.get("list") or None,
     }
+
+
+def _diverged_count(evidence: Mapping[str, Any]) -> int:
+    """How many there are: the journal names the first thousand, and knows the number of all."""
+    named = evidence.get("diverged")
+    counts = [evidence.get("rows"), sum(int(evidence.get(name) or 0) for name in ("only", "differ"))]
+    return max(len(named) if isinstance(named, list | tuple) else 0, *(int(n or 0) for n in counts))
 
 
 def _is_decision(event: Event) -> bool:
@@ -214,6 +238,12 @@ def _decision(event: Event) -> dict[str, Any]:
     return {"at": moment(event.at), "what": event.KIND, **{n: getattr(event, n) for n in names}}
 
 
+def _observed(evidence: Mapping[str, Any]) -> bool | None:
+    """False: what had to be seen could not be reached, and another proof stands for it. None: not asked."""
+    value = evidence.get("observed")
+    return value if isinstance(value, bool) else None
+
+
 def _step(run: Run, step_id: str, clocks: Clocks) -> dict[str, Any]:
     step, state = run.plan.steps[step_id], run.step(step_id)
     return {
@@ -222,76 +252,10 @@ def _step(run: Run, step_id: str, clocks: Clocks) -> dict[str, Any]:
         "action": step.action.kind,
         "state": state.state.value,
         "attempts": state.attempt,
+        "observed": _observed(state.evidence),
         "started": moment(state.started) if state.started else None,
         "seconds": clocks.seconds(state.started, state.since),
         "message": state.message or None,
         "reason": state.reason or None,
         "evidence": state.evidence,
     }
-
-
-def record_text(document: dict[str, Any], run: Run) -> str:
-    """The record as people read it."""
-    lines = [
-        f"{document['operation']} {document['run']}: {document['outcome'].upper()}",
-        f"  {document['from'] or ''} → {document['to']}; plan {document['plan_digest'][:12]}",
-        (
-            f"  started by {document['people']['started_by']} on {document['people']['machine']}; "
-            f"ordered by {document['people']['authorised_by'] or 'nobody yet'} at {document['times']['order'] or '-'}"
-        ),
-        "",
-        "  service                RTO reached / objective     RPO stated / objective",
-    ]
-    for name, facts in document["services"].items():
-        rto = "-" if facts["rto_seconds"] is None else f"{facts['rto_seconds']:.3f} s"
-        rpo = "-" if facts["rpo_seconds"] is None else f"{facts['rpo_seconds']:.3f} s"
-        rto_goal = duration_text(int(facts["rto_objective_seconds"] * 1000))
-        rpo_goal = duration_text(int(facts["rpo_objective_seconds"] * 1000))
-        lines.append(f"  {name:<22} {rto:>10} / {rto_goal:<13} {rpo:>10} / {rpo_goal}")
-    lines += [f"  stated loss {unit}: {loss_text(loss)}" for unit, loss in sorted(run.losses.items())]
-    lines += [f"  {unit}: {basis}" for unit, basis in _unstated(run)]
-    slowest = sorted((s for s in document["steps"] if s["seconds"] is not None), key=lambda s: -s["seconds"])[
-        :3
-    ]
-    lines.append("")
-    lines += [f"  longest: {s['id']} {s['seconds']:.3f} s" for s in slowest]
-    for decision in document["decisions"]:
-        who = decision.get("by", "")
-        why = decision.get("reason") or decision.get("text") or ""
-        lines.append(f"  {decision['at']} {decision['what']} by {who} {why}".rstrip())
-    lines += ["", *_proof_lines(document["fence"])]
-    for back in document["came_back"]:
-        kept = f"; kept as it was: {back['kept']}" if back["kept"] else ""
-        lines.append(f"  came back: {back['step']}: {back['how']} ({back['because'] or back['state']}){kept}")
-        lines += _diverged_lines(back["diverged"])
-    lines += [f"  still owed: {debt}" for debt in document["debts"]]
-    lines += [
-        f"  exposed: {name} gave no proof: what it should have stopped may come back as it was"
-        for name in document["exposures"]
-    ]
-    log = document["log"]
-    lines.append(f"  log entries {log['first_seq']}–{log['last_seq']}, last hash {log['last_hash'][:16]}")
-    return "\n".join(lines)
-
-
-def _diverged_lines(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The first few by name; the document has more of them, the list beside what is kept has all."""
-    for each in found[:SHOWN_MAX]:
-        yield f"    {each['kind']}: " + ", ".join(
-            f"{name} {value}" for name, value in each.items() if name != "kind" and value
-        )
-    if len(found) > SHOWN_MAX:
-        yield f"    and {len(found) - SHOWN_MAX} more: continuity report RUN --output json"
-
-
-def _proof_lines(fences: list[dict[str, Any]]) -> Iterator[str]:
-    """What proves that the old side could not write, and what gave no proof."""
-    for fence in fences:
-        if "declared_lost" in fence:
-            yield f"  declared lost: {fence['declared_lost']} by {fence['by']} at {fence['at']}: {fence['reason']}"
-        elif fence["state"] == StepState.SUCCEEDED:
-            when = f"at {fence['at']}" if fence["at"] else "(void since a pause or a new driver)"
-            yield f"  proof: {fence['step']}: {', '.join(fence['hosts'])} {fence['proves']} {when}"
-        else:
-            why = f": {fence['message']}" if fence["message"] else ""
-            yield f"  no proof: {fence['step']} {fence['state']}{why}"

@@ -10,6 +10,7 @@ from orchestrator.core.plan import Step
 from orchestrator.core.run import Loss, Run
 from orchestrator.core.states import RunState, StepState
 from orchestrator.core.values import duration_text, size_text
+from orchestrator.reports.leftovers import exposed, left_as_it_is, leftover_lines
 
 MARKS: Mapping[StepState, str] = {
     StepState.PENDING: "·",
@@ -93,7 +94,8 @@ def run_document(run: Run, driver_pid: int) -> dict[str, Any]:
         "loss": {unit: loss_document(loss) for unit, loss in sorted(run.losses.items())},
         "accepted_loss_ms": run.accepted_loss_ms,
         "debts": list(run.debts),
-        "exposures": list(run.exposures),
+        "exposures": list(exposed(run)),
+        "left_as_it_is": [{"step": step, "why": why} for step, why in left_as_it_is(run)],
         "counts": counts,
         "steps": steps,
     }
@@ -116,10 +118,7 @@ def run_text(run: Run, driver_pid: int) -> str:
         lines += [f"    {choice}" for choice in choices]
     lines += [_step_line(run, step) for step in run.plan.steps.values() if _is_interesting(run, step)]
     lines += [f"  still owed: {debt}" for debt in run.debts]
-    lines += [
-        f"  exposed: {name} gave no proof: what it should have stopped may come back as it was"
-        for name in run.exposures
-    ]
+    lines += leftover_lines(run)
     return "\n".join(lines)
 
 

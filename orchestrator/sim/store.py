@@ -133,6 +133,9 @@ class JudgingStore:
     def get_plan(self, name: str) -> str:
         return self.inner.get_plan(name)
 
+    def last_seq(self) -> int:
+        return self.inner.last_seq()
+
     def verify(self, newest: int = 0) -> list[str]:
         return self.inner.verify(newest)
 
@@ -180,6 +183,9 @@ class DriversStore:
 
     def get_plan(self, name: str) -> str:
         return self.inner.get_plan(name)
+
+    def last_seq(self) -> int:
+        return self.inner.last_seq()
 
     def verify(self, newest: int = 0) -> list[str]:
         return self.inner.verify(newest)

@@ -36,6 +36,9 @@ class MemoryStore:
                 stream.append(record)
         return len(self._all)
 
+    def last_seq(self) -> int:
+        return len(self._all)
+
     def read(self, stream: str, after: int = 0) -> list[Recorded]:
         return self._streams.get(stream, [])[after:]
 

@@ -144,6 +144,10 @@ class SqliteStore:
         row = db.execute("SELECT max(stream_seq) FROM events WHERE stream=?", (stream,)).fetchone()
         return int(row[0] or 0)
 
+    def last_seq(self) -> int:
+        with self._asking():
+            return int(self._db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0)
+
     def read(self, stream: str, after: int = 0) -> list[Recorded]:
         """The events of one stream with stream_seq > ``after``, in order."""
         return self._recorded("stream=? AND stream_seq>? ORDER BY stream_seq", (stream, after))

@@ -10,10 +10,15 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
+
+from orchestrator.cli import _commands, _exits
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/architecture.md")
@@ -40,10 +45,14 @@ COVERED = {
     "continuity report": README_PATH,
     "continuity failback": README_PATH,
 }
-VERBS = (
-    "plan preflight probe failover switchover failback reprotect status watch pause resume retry skip mark-done confirm accept declare "
-    "adopt resolve abort history report runbook epoch lab"
-).split()
+SPAN = re.compile(r"`([^`\n]+)`")
+WRITTEN = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
+)
+MOVES = ("failover", "switchover", "reprotect", "failback")
 
 
 @cache
@@ -124,10 +133,74 @@ def test_a_shown_command_is_run_by_a_test(command: str) -> None:
         assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{command}: {test} is not there"
 
 
-def test_every_verb_stands_in_the_readme() -> None:
+@cache
+def commands() -> dict[str, frozenset[str]]:
+    """Every command as it is typed, without its program, and the options that it takes."""
+    return dict(_leaves(get_command(_commands.build()), ()))
+
+
+def _leaves(command: Any, above: tuple[str, ...]) -> Iterator[tuple[str, frozenset[str]]]:
+    if hasattr(command, "commands"):
+        for name, below in command.commands.items():
+            yield from _leaves(below, (*above, name))
+        return
+    names = (name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts))
+    yield " ".join(above), frozenset(name for name in names if name.startswith("-"))
+
+
+def section(title: str) -> str:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    missing = [verb for verb in VERBS if f"`{verb}" not in text]
-    assert not missing
-    listed = continuity("--help")
-    assert listed.returncode == 0, listed.stderr
-    assert not [verb for verb in VERBS if not re.search(rf"(?<![\w-]){verb}(?![\w-])", listed.stdout)]
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_the_readme_lists_every_command_and_no_other() -> None:
+    table = section("Commands").split("| exit code")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ") and "`" in line]
+    listed = []
+    for row in rows:
+        for span in SPAN.findall(row.split("(")[0]):
+            listed.append(" ".join(word for word in span.split() if not word.isupper()))
+    assert len(listed) == len(set(listed))
+    assert set(listed) == set(commands())
+
+
+def test_every_command_takes_what_the_readme_says_of_all() -> None:
+    lacking = [name for name, options in commands().items() if "--output" not in options]
+    assert not lacking
+    assert all("--dry-run" in commands()[move] for move in MOVES)
+
+
+def test_the_exit_codes_are_those_of_the_program_and_of_its_help() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.+) \|$", section("Commands"), re.MULTILINE)
+    codes = {value for name, value in vars(_exits).items() if name.isupper() and isinstance(value, int)}
+    assert {int(code) for code, _ in rows} == codes
+    said = " ".join(continuity("--help").stdout.split())
+    summary = said.split("Exit codes: ")[1].split(". ")[0]
+    assert {int(code) for code in re.findall(r"\b\d+\b", summary)} == codes
+
+
+def spans() -> list[tuple[str, list[str]]]:
+    """(document, words) of every command of this program that stands in running text."""
+    found = []
+    for document in WRITTEN:
+        for span in SPAN.findall((ROOT / document).read_text(encoding="utf-8")):
+            if span.startswith("continuity "):
+                found.append((document, span.split()[1:]))
+    return found
+
+
+def test_commands_in_running_text_exist_and_take_the_options_shown() -> None:
+    groups = {name.split()[0] for name in commands() if " " in name}
+    wrong = []
+    for document, words in spans():
+        if words[0].isupper() or not re.fullmatch(r"[a-z-]+", words[0]):
+            continue  # a table of refusals: `continuity VERB`
+        name = " ".join(words[:2]) if words[0] in groups else words[0]
+        if name in groups:
+            continue
+        options = commands().get(name, frozenset())
+        unknown = [w for w in words if w.startswith("--") and w.split("=")[0].strip(",;") not in options]
+        if name not in commands() or unknown:
+            wrong.append((document, " ".join(words)))
+    assert len(spans()) > 20
+    assert not wrong

@@ -314,3 +314,10 @@ def test_what_is_told_as_written_is_on_the_disk(tmp_path: Path) -> None:
     with closing(SqliteStore(tmp_path / "journal.db")) as store:
         assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)
         assert store._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_the_newest_event_has_a_number(make: MakeStore) -> None:
+    store = make()
+    assert store.last_seq() == 0
+    store.append([Append("run:r", 0, (created(), RunReady(at(1)))), Append("group:g", 0, (adopted(),))])
+    assert (store.last_seq(), make().last_seq()) == (3, 3)

@@ -154,6 +154,15 @@ def test_a_log_that_is_behind_is_told_by_the_sites(lab: Lab, tmp_path: Path) -> 
     assert "BEHIND" not in say(lab, "status", "--live")[1]
     code, said = say(lab, "switchover", "--yes")
     assert code == DONE, said
+    copied(log, tmp_path / "last.db")
+    copied(tmp_path / "new.db", log)  # by it there is nothing to fail over: all stands at the embassy already
+    code, said = say(lab, "preflight", "failover")
+    assert code == REFUSED, said
+    for group in ("registers", "state-gazette"):
+        assert re.search(rf"{group}: THE LOG IS BEHIND: epoch \d of home", said), said
+        assert f"continuity adopt {group} --by NAME" in said
+    copied(tmp_path / "last.db", log)
+    assert say(lab, "preflight", "failover")[0] == DONE
 
 
 def test_a_home_that_wrote_and_died_again_is_a_split_brain(lab: Lab) -> None:
@@ -162,6 +171,8 @@ def test_a_home_that_wrote_and_died_again_is_a_split_brain(lab: Lab) -> None:
     code, said = say(lab, "failover", "--yes")
     assert code == DONE, said
     assert "start population-register" in said, "it was named before the order, and started after it"
+    order = [said.index(text) for text in ("-db: expected loss now: ", "By confirming you accept at most ")]
+    assert order == sorted(order), said
     for verb in ("failback", "reprotect"):
         code, said = say(lab, verb, "--yes")
         assert (code, "home does not answer (h1: " in said) == (REFUSED, True), said

@@ -7,10 +7,12 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from orchestrator.bootstrap.app import plan_from_text
+from orchestrator.cli._intact import all_looked_at, looked_at
 from orchestrator.core.events import GroupAdopted
 from orchestrator.engine.journal import Journal
 from orchestrator.settings import Settings
@@ -44,16 +46,107 @@ def test_status_shows_what_it_reads_and_warns(tmp_path: Path, words: tuple[str, 
     assert document["log_breaks"][0].startswith("event 3 (")
 
 
-def test_plan_warns_too(tmp_path: Path) -> None:
+def an_estate(tmp_path: Path) -> Path:
+    """One whose log knows the group of registers."""
     folder = tmp_path / "estate"
     shutil.copytree(estates.GOOD, folder)
     store = SqliteStore(Settings(folder / "estate.yaml").log)
     adopted = GroupAdopted(at(1), "registers", "home", 4, "protected", "ann")
     Journal(store, plan_from_text).append_group("registers", lambda _: adopted)
     store.close()
+    return folder
+
+
+def changed_estate(tmp_path: Path) -> Path:
+    folder = an_estate(tmp_path)
+    touch(folder / "estate.yaml", "UPDATE events SET body=replace(body, 'ann', 'eve') WHERE seq=1")
+    return folder
+
+
+def test_plan_warns_too(tmp_path: Path) -> None:
+    folder = an_estate(tmp_path)
     whole = continuity(folder, "plan", "failover", "--output", "json")
     assert (whole.returncode, json.loads(whole.stdout)["log_intact"]) == (0, True), whole.stderr
     touch(folder / "estate.yaml", "UPDATE events SET body=replace(body, 'ann', 'eve') WHERE seq=1")
     done = continuity(folder, "plan", "failover", "--output", "json")
     assert (done.returncode, json.loads(done.stdout)["log_intact"]) == (0, False), done.stderr
     assert "WARNING: the log is not what was written: event 1 (" in done.stderr
+
+
+def test_what_auditors_read_says_itself_whether_the_log_is_whole(tmp_path: Path) -> None:
+    story = told(tmp_path, HELD_FOR_LOSS)
+    count = story.store.last_seq()
+    done = continuity(tmp_path, "report", "r1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == f"  log: whole ({count} events checked)"
+    for words in (("report", "r1"), ("history",), ("history", "r1")):
+        document = json.loads(continuity(tmp_path, *words, "--output", "json").stdout)
+        assert (document["log_intact"], document["log_breaks"]) == (True, []), words
+        assert document["events_checked"] == count
+    touch(tmp_path / "estate.yaml", "UPDATE events SET at=at+1 WHERE seq IN (3, 5)")
+    done = continuity(tmp_path, "report", "r1")
+    assert done.stdout.startswith("LOG WAS CHANGED: event 3 ("), done.stdout
+    assert " and 1 more break; do not rely" in done.stdout.splitlines()[0]
+    for words in (("report", "r1"), ("history",), ("history", "r1")):
+        done = continuity(tmp_path, *words, "--output", "json")
+        assert done.returncode == 0, done.stderr
+        assert "WARNING: the log is not what was written: event 3 (" in done.stderr
+        document = json.loads(done.stdout)
+        assert (document["log_intact"], len(document["log_breaks"])) == (False, 2)
+
+
+class _LongStore:
+    """A log in which only a look at all of it finds the break: it lies before the newest events."""
+
+    def verify(self, newest: int = 0) -> list[str]:
+        return [] if newest else ["event 1 (group.adopted of group:g): was changed after it was written"]
+
+    def last_seq(self) -> int:
+        return 30_000
+
+
+def test_an_auditor_is_told_of_a_break_before_the_newest_events(capsys: pytest.CaptureFixture[str]) -> None:
+    journal = Journal(_LongStore(), plan_from_text)  # type: ignore[arg-type]
+    app = SimpleNamespace(journal=journal, has_log=True)
+    assert looked_at(app)["log_intact"] is True
+    assert all_looked_at(app).document()["log_intact"] is False
+    assert "event 1" in capsys.readouterr().err
+
+
+def test_the_verdict_on_the_chain_comes_first_and_the_log_only_where_it_was_asked_for(tmp_path: Path) -> None:
+    count = told(tmp_path, HELD_FOR_LOSS).store.last_seq()
+    verdict = f"log: whole ({count} events checked)"
+    assert continuity(tmp_path, "history", "--verify").stdout == f"{verdict}\n"
+    document = json.loads(continuity(tmp_path, "history", "--verify", "--output", "json").stdout)
+    assert (document["chain_whole"], document["events"]) == (True, [])
+    lines = continuity(tmp_path, "history", "--verify", "--last", "2").stdout.splitlines()
+    assert (lines[0], len(lines)) == (verdict, 3)
+    touch(tmp_path / "estate.yaml", "UPDATE events SET at=at+1 WHERE seq < 13")
+    done = continuity(tmp_path, "history", "--verify")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.rstrip().endswith("; and 2 more")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("adopt", "registers"), ("resolve", "registers", "--keep", "home", "--reason", "why")],
+    ids=lambda words: str(words[0]),
+)
+def test_nothing_is_written_behind_a_log_that_was_changed(tmp_path: Path, words: tuple[str, ...]) -> None:
+    folder = changed_estate(tmp_path)
+    done = continuity(folder, *words, "--yes", "--by", "A. Tamm", "--output", "json")
+    assert done.returncode == 3, done.stderr
+    assert "the log is not what was written: event 1 (" in json.loads(done.stdout)["message"]
+    with closing(sqlite3.connect(Settings(folder / "estate.yaml").log)) as raw:
+        assert raw.execute("SELECT count(*) FROM events").fetchone() == (1,)
+
+
+def test_a_preflight_finds_that_the_log_was_changed(tmp_path: Path) -> None:
+    folder = changed_estate(tmp_path)
+    done = continuity(
+        folder, "preflight", "reprotect", "--service", "population-register", "--output", "json"
+    )
+    assert done.returncode == 3, done.stderr
+    document = json.loads(done.stdout)
+    assert "LOG WAS CHANGED: event 1 (" in document["message"]
+    assert document["instead"][0] == "continuity history --verify"

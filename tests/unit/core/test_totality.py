@@ -43,6 +43,7 @@ from orchestrator.core.states import RunState, StepState
 from orchestrator.core.verbs import verb_name
 from orchestrator.errors import RefusedError
 from tests.builders import a_failover, at, created
+from tests.story import read_choice
 
 PLAN = a_failover()
 STEPS = ("db/inspect", "db/stop", "db/verify", "db/promote", "svc/front/route")
@@ -132,6 +133,70 @@ def judge_refusal(refused: RefusedError, given: Input) -> None:
     assert "STEP" not in refused.message
     allowed = " ".join((why, *refused.instead))
     assert ALLOWED.search(allowed) or refused.instead, f"{refused.message}: nothing is named that is allowed"
+
+
+OFFER = re.compile(r"continuity (?:resume|retry|skip|mark-done|confirm|accept|declare|abort) [^;,]+")
+DECISIVE = "db/promote"
+IN_FLIGHT = frozenset({StepState.RUNNING, StepState.UNKNOWN})
+
+
+def is_reached(phase: RunState, step: str, state: StepState) -> bool:
+    """Pairs that no history reaches are answered, but nothing that is offered there can be right: a promotion
+    without an order, and one in flight in an abort (which is refused while one is)."""
+    if step != DECISIVE:
+        return True
+    return not (phase is RunState.READY and state is not StepState.PENDING) and not (
+        phase is RunState.ABORTING and state in IN_FLIGHT
+    )
+
+
+@pytest.mark.parametrize(("state", "phase"), CASES, ids=str)
+def test_what_a_refusal_offers_would_be_taken_as_the_run_is_now(state: RunState, phase: RunState) -> None:
+    offered = 0
+    for step_id in STEPS:
+        for step_state in StepState:
+            if not is_reached(phase, step_id, step_state):
+                continue
+            run = a_run(state, phase, step_id, step_state)
+            for given in verbs(step_id):
+                for offer in offers_of(run, given):
+                    offered += 1
+                    must_be_taken(run, offer, given)
+    print(f"{state} ({phase}): {offered} offers")
+
+
+@pytest.mark.parametrize(
+    ("step", "state", "offered"),
+    [
+        ("db/stop", StepState.FAILED, ["declare site-lost r1 --site home --by NAME --reason TEXT", "retry r1 db/stop"]),
+        ("db/verify", StepState.FAILED, ["accept r1 db/verify --by NAME --reason TEXT", "retry r1 db/verify"]),
+        ("db/promote", StepState.UNDECIDED, ["retry r1 db/promote"]),
+        ("db/promote", StepState.SUCCEEDED, []),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_skipped_offers_what_can_be_done_instead(
+    step: str, state: StepState, offered: list[str]
+) -> None:
+    run = a_run(RunState.HELD, RunState.RUNNING, step, state)
+    for verb in (Skip(NOW, "ann", step, "because"), MarkDone(NOW, "ann", step, "because")):
+        assert offers_of(run, verb) == [f"continuity {command}" for command in offered]
+
+
+def offers_of(run: Run, given: Input) -> list[str]:
+    """Verbs among the commands of a refusal, in its text and below it."""
+    try:
+        advance(run, given)
+    except RefusedError as refused:
+        return [found for text in (refused.message, *refused.instead) for found in OFFER.findall(text)]
+    return []
+
+
+def must_be_taken(run: Run, offer: str, given: Input) -> None:
+    verb = read_choice(offer.replace(", or:", "").replace("DURATION", "10m"), NOW)
+    try:
+        advance(run, verb)
+    except RefusedError as again:
+        raise AssertionError(f"{given} offers {offer!r}, refused in the same state: {again}") from again
 
 
 def test_what_the_tables_allow_is_done_and_what_they_refuse_is_refused() -> None:

@@ -94,7 +94,9 @@ def test_several_targets_are_asked_for() -> None:
     assert compiled(books, FAILOVER, target="embassy").plan.target == "embassy"
 
 
-@pytest.mark.parametrize(("target", "said"), [("vantage", "holds no services"), ("home", "already")])
+@pytest.mark.parametrize(
+    ("target", "said"), [("vantage", "holds no services: it is an observer"), ("home", "already")]
+)
 def test_a_target_must_hold_services_and_be_elsewhere(target: str, said: str) -> None:
     assert said in refused(BOOKS, FAILOVER, target=target).message
 

@@ -10,12 +10,15 @@ import pytest
 
 from orchestrator.bootstrap.app import plan_from_text, plan_to_text
 from orchestrator.core import events
+from orchestrator.core.inputs import LOSS_UNKNOWN
 from orchestrator.core.log import Append
-from orchestrator.core.model import Operation, Stage
+from orchestrator.core.model import Operation, ProofKind, Stage
 from orchestrator.core.plan import GroupMove, Plan, Role, ServiceFacts
 from orchestrator.core.values import Json
 from orchestrator.engine.journal import RUN, Journal
-from orchestrator.reports.record import record, record_text
+from orchestrator.reports.record import record
+from orchestrator.reports.record_text import record_text
+from orchestrator.reports.state import run_document, run_text
 from orchestrator.stores.memory import MemoryStore
 from tests.builders import BOOT_NS, a_plan, a_step, at, created, promotion, stop
 
@@ -170,7 +173,91 @@ def test_the_text_says_how_the_old_side_came_back_and_what_is_kept_of_it() -> No
     back: dict[str, Json] = {"how": "rewind", "because": "it went on alone", "kept": "/pg/evidence/r1/data"}
     history = (up(1), *order(2), *did("db/rejoin", 3, evidence=back))
     assert told(plan, *history)["came_back"] == [
-        {"step": "db/rejoin", "state": "succeeded", "diverged": [], **back}
+        {"step": "db/rejoin", "state": "succeeded", "diverged": [], "diverged_count": 0, "list": None, **back}
     ]
     wanted = "  came back: db/rejoin: rewind (it went on alone); kept as it was: /pg/evidence/r1/data"
     assert wanted in told_as_text(plan, *history).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("more", "wanted"),
+    [
+        ({"rows": 1_500, "list": "/pg/evidence/r1/diverged.jsonl"}, "1490 more; all of them: /pg/evidence/r1/diverged.jsonl"),
+        ({"only": 1_400, "differ": 100}, "1490 more; all of them: /pg/evidence/r1/data"),
+        ({"rows": 1_000}, "990 more; all of them: continuity report r1 --output json"),
+    ],
+)  # fmt: skip
+def test_what_is_not_named_is_counted_exactly(more: dict[str, Json], wanted: str) -> None:
+    """The journal names the first thousand; there may be more of them."""
+    named: list[Json] = [{"kind": "only", "table": "p/t", "key": str(n)} for n in range(1_000)]
+    kept: dict[str, Json] = {"how": "listed", "because": "rows", "kept": "/pg/evidence/r1/data"}
+    back: dict[str, Json] = {**kept, "diverged": named, **more}
+    plan = a_moved(a_step("db/list", Role.ORDINARY))
+    lines = told_as_text(plan, up(1), *order(2), *did("db/list", 3, evidence=back)).splitlines()
+    assert f"    and {wanted}" in lines
+    assert sum(line.startswith("    only: ") for line in lines) == 10
+
+
+def test_the_text_says_which_loss_was_accepted_by_whom_and_when() -> None:
+    accepted = events.GateAccepted(at(4), "loss", "bob", "home is destroyed", 600_000)
+    gate = events.GateAccepted(at(5), "db/verify", "bob", "one index")
+    unknown = events.RunResumed(at(6), "eve", LOSS_UNKNOWN)
+    begun = events.StepStarted(at(2.5), "db/verify", 1), events.StepFailed(at(3), "db/verify", 1, "no")
+    history = (up(1), *order(2), *begun, accepted, gate, events.RunPaused(at(5.5), "eve"), unknown)
+    lines = told_as_text(a_moved(), *history).splitlines()
+    assert [line for line in lines if line.startswith("  accepted loss")] == [
+        "  accepted loss: no loss, by ann at 2027-01-15T08:00:02.000Z (typed)",
+        "  accepted loss: at most 10m, by bob at 2027-01-15T08:00:04.000Z (home is destroyed)",
+        "  accepted loss: a loss that nobody can bound, by eve at 2027-01-15T08:00:06.000Z (on resume)",
+    ]
+    assert "  2027-01-15T08:00:05.000Z gate.accepted db/verify by bob one index" in lines
+    found = told(a_moved(), *history)["accepted_losses"]
+    assert [each["limit_seconds"] for each in found] == [0, 600, None]
+
+
+def test_the_text_says_what_was_tried_again_and_what_could_not_be_seen() -> None:
+    tried = (
+        events.StepStarted(at(3), "db/verify", 1),
+        events.StepFailed(at(4), "db/verify", 1, "no answer"),
+        events.StepRetried(at(5), "db/verify", "ann"),
+        events.StepStarted(at(6), "db/verify", 2),
+        events.StepSucceeded(at(7), "db/verify", 2, {}),
+    )
+    unseen = did("db/seen", 8, evidence={"observed": False, "detail": "h1 does not answer"})
+    seen = did("db/open", 7.2, evidence={"observed": True})
+    lines = told_as_text(a_moved(), up(1), *order(2), *tried, *seen, *unseen).splitlines()
+    assert [line for line in lines if line.startswith("  step ")] == [
+        "  step db/verify: succeeded; 2 attempts",
+        "  step db/seen: succeeded; not observed (h1 does not answer): the fence proof stands for it",
+    ]
+    steps = {step["id"]: step for step in told(a_moved(), up(1), *order(2), *seen, *unseen)["steps"]}
+    assert [steps[name]["observed"] for name in ("db/open", "db/seen", "db/verify")] == [True, False, None]
+
+
+def test_a_fence_that_gave_proof_and_what_was_not_undone_are_no_exposure() -> None:
+    """An aborted run names what nobody took back; only a fence without proof leaves a site exposed."""
+    plan = a_moved(
+        a_step("db2/stop", Role.FENCE, fences=("h1",), proves=ProofKind.DEMOTED),
+        a_step("db/rejoin", Role.REJOIN),
+    )
+    failed = (events.StepStarted(at(3), "db2/stop", 1), events.StepFailed(at(4), "db2/stop", 1, "no"))
+    back = (
+        events.StepStarted(at(5), "db/rejoin", 1),
+        events.StepUnknown(at(5.5), "db/rejoin", 1, "connection lost"),
+        events.StepResolved(at(6), "db/rejoin", 1, 0, "cannot-tell", people=True),
+    )
+    end = events.RunFinished(at(9), "aborted", (), ("db/stop", "db2/stop", "db/rejoin"))
+    asked = events.AbortAsked(at(8), "ann", "enough", leave_closed=True)
+    history = (up(1), *order(2), *did("db/stop", 3), *failed, *back, asked, end)
+    document = told(plan, *history)
+    assert document["exposures"] == ["db2/stop"]
+    assert [each["step"] for each in document["left_as_it_is"]] == ["db/stop", "db/rejoin"]
+    run = journal_of(plan, *history).load("r1").run
+    for text in (told_as_text(plan, *history), run_text(run, 0)):
+        lines = text.splitlines()
+        assert [line for line in lines if line.startswith("  exposed: ")] == [
+            "  exposed: db2/stop gave no proof: what it should have stopped may come back as it was"
+        ]
+        assert "  left as it is: db/stop: stays in force" in lines
+        assert "  left as it is: db/rejoin: nobody can tell whether it happened" in lines
+    assert run_document(run, 0)["exposures"] == ["db2/stop"]
