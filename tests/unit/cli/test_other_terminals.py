@@ -5,56 +5,20 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from orchestrator.bootstrap.app import plan_to_text
 from orchestrator.core.events import StepConfirmed
-from orchestrator.core.model import Operation
-from orchestrator.core.plan import MANUAL, Plan, Role, Step
 from orchestrator.engine.journal import RUN as RUN_STREAM
-from orchestrator.settings import Settings
-from tests.builders import a_plan, a_step, authorise, driver
 from tests.golden import Logged
 from tests.terminal import Terminal
 from tests.unit.cli.logs import ROOT, RUN, continuity, environment
+from tests.unit.cli.people import ONE, TWO, a_planned_move, asked, begun, with_a_promotion
 
 DONE, HELD, ABORTED = 0, 4, 5
 SECONDS_MAX = 30.0
 BERT = ("--by", "Bert Kask")
-ONE, TWO = "one/ask", "two/ask"
-PROMOTE = "two/promote"
-
-
-def asked(step: str, needs: tuple[str, ...] = (), role: Role = Role.ORDINARY) -> Step:
-    """Nothing but people: a real action, and no real part. Before a promotion who takes a run up is asked for the
-    loss."""
-    made = a_step(step, role, kind=MANUAL, needs=needs)
-    return replace(made, action=replace(made.action, arguments={"prompt": "look out of the window"}))
-
-
-def a_planned_move(*steps: Step) -> Plan:
-    return a_plan(*steps, operation=Operation.SWITCHOVER)
-
-
-def with_a_promotion() -> Plan:
-    return a_planned_move(asked(ONE), asked(PROMOTE, (ONE,), Role.PROMOTE))
-
-
-def begun(folder: Path, plan: Plan, *, ordered: bool) -> Logged:
-    """A run that nobody drives: it waits for its confirmation, or was ordered and paused."""
-    estate = folder / "estate.yaml"
-    estate.write_text("# the log alone is read\n", encoding="utf-8")
-    story = Logged(plan, folds_whole=False)
-    story.begin(Settings(estate).log)
-    story.store.put_plan(story.run.created.digest, plan_to_text(plan))
-    story.tell(driver(story.tick()))
-    story.proceed()
-    if ordered:
-        story.tell(authorise(story.tick(), 0))
-    return story
 
 
 def at_terminal(folder: Path, *words: str) -> Terminal:
