@@ -14,7 +14,7 @@ from orchestrator.cli import _acceptance as acceptance
 from orchestrator.cli import _exits
 from orchestrator.cli._output import Output, emit
 from orchestrator.cli._prompt import Keyboard, Prompt, Screen
-from orchestrator.cli.verbs import loss_limit_ms
+from orchestrator.cli.verbs import loss_limit_ms, say_what_follows
 from orchestrator.core.inputs import Abort, Confirm, Resume
 from orchestrator.core.run import Run, all_promoted
 from orchestrator.core.states import RunState, StepState
@@ -250,5 +250,6 @@ def show_end(app: App, run: Run, output: Output, driver_pid: int = 0) -> None:
         document = record(app.journal, run.id)
         schema = document.pop("schema")
         emit(output, schema, document, record_text(document, run))
+        say_what_follows(run)
         return
     emit(output, "continuity/run/v1", run_document(run, driver_pid), run_text(run, driver_pid))
