@@ -32,6 +32,7 @@ from orchestrator.errors import RefusedError
 if TYPE_CHECKING:
     from orchestrator.bootstrap.app import App
     from orchestrator.core.plan import Plan
+    from orchestrator.core.run import Run
     from orchestrator.engine.journal import Tracked
 
 YesOption = Annotated[
@@ -127,7 +128,9 @@ def resume(
 ) -> None:  # fmt: skip
     """Go on with a run that was paused, is held, or lost its driver; this process then drives it.
 
-    What the last driver left running is looked at first, never simply run again.
+    What the last driver left running is looked at first, never simply run again. Where another process drives
+    the run already, this is an order like any other: that process goes on, and the exit code 0 says that the order
+    was taken, not how the run ends (continuity watch follows it).
 
     Examples:
 
@@ -155,14 +158,8 @@ def resume(
         )
     pid = lock.driver_pid(app.settings.log_folder, tracked.run.id)
     if pid:
-        with _exits.run_stands(tracked.run.id):
-            app.journal.submit(tracked, Resume(now(app.clock), flags.by, limit))
-        say(
-            f"{tracked.run.id} is driven by process {pid}; it goes on there: continuity watch {tracked.run.id}"
-        )
-        if output is Output.JSON:
-            show_end(app, tracked.run, output, pid)
-        raise typer.Exit(_exits.DONE)
+        _order_the_driver(app, tracked, Resume(now(app.clock), flags.by, limit), pid, output)
+        return
     if acceptance.will_be_asked(tracked.run):
         acceptance.must_be_able_to_ask(flags.is_confirmed, (_exits.again("--yes"),))
     changed = changed_sources(app, tracked.run)
@@ -171,6 +168,28 @@ def resume(
     with _progress(app) as screen:
         code = take_up(app, tracked, flags, screen)
     raise typer.Exit(code)
+
+
+def _order_the_driver(app: App, tracked: Tracked, verb: Resume, pid: int, output: Output) -> None:
+    """The order is taken, and said with what the run then is: a run that waits for people is not under way."""
+    with _exits.run_stands(tracked.run.id):
+        app.journal.submit(tracked, verb)
+    run = tracked.run
+    say(f"{run.id} is driven by process {pid}, which has the order; {_what_comes(run)}")
+    if output is Output.JSON:
+        show_end(app, run, output, pid)
+
+
+def _what_comes(run: Run) -> str:
+    match run.state:
+        case RunState.READY:
+            return f"it waits for the confirmation at its own terminal; to end it: continuity abort {run.id} --reason TEXT"
+        case RunState.HELD:
+            return (
+                f"it is held, and this alone changes nothing; what it waits for: continuity status {run.id}"
+            )
+        case _:
+            return f"how it goes on there: continuity watch {run.id}"
 
 
 def take_up(app: App, tracked: Tracked, flags: Flags, screen: Screen | None = None) -> int:

@@ -158,3 +158,23 @@ def test_who_declines_is_asked_again_only_when_something_went_on(tmp_path: Path)
             person.type("no")
         assert over(person) == HELD, person.said
     assert confirmed_by(story) == {TWO: "Anna Tamm"}
+
+
+@pytest.mark.parametrize(
+    ("ordered", "asked_for", "says"),
+    [
+        (False, "switchover embassy", "it waits for the confirmation at its own terminal"),
+        (True, "confirmed", f"it is held, and this alone changes nothing; what it waits for: continuity status {RUN}"),
+    ],
+)  # fmt: skip
+def test_a_resume_of_a_run_that_is_driven_is_an_order_and_promises_no_more(
+    tmp_path: Path, ordered: bool, asked_for: str, says: str
+) -> None:
+    begun(tmp_path, a_planned_move(asked(ONE)), ordered=ordered)
+    with at_terminal(tmp_path, "resume", RUN) as person:
+        assert person.wait_until_asked(SECONDS_MAX) == asked_for
+        done = continuity(tmp_path, "resume", RUN, "--yes", *BERT)
+        assert done.returncode == DONE, done.stderr
+        assert f"{RUN} is driven by process {person.process.pid}, which has the order; {says}" in done.stderr
+    told_of = " ".join(continuity(tmp_path, "resume", "--help").stdout.split())
+    assert "the exit code 0 says that the order was taken, not how the run ends" in told_of
