@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.bootstrap.documents import unmeasured
 from orchestrator.bootstrap.standing import (
+    how_to_adopt,
     journal_apart,
     journal_conflict,
     journal_left,
@@ -317,7 +318,7 @@ def look_for_conflicts(app: App) -> Seen:
     lines += [f"  {group}: UNPROTECTED: {reason}" for group, reason in lost.items()]
     behind = log_behind(app, clusters)
     lines += [
-        f"  {group}: THE LOG IS BEHIND: {text}; next: continuity adopt {group} --by NAME"
+        f"  {group}: THE LOG IS BEHIND: {text}; {how_to_adopt(app, group)}"
         for group, texts in behind.items()
         for text in texts
     ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import select
 import sys
 from typing import Any
 
@@ -28,6 +27,8 @@ class _Sink(io.FileIO):
             try:
                 left = left[os.write(self.fileno(), left) :]
             except BlockingIOError:  # somebody made the pipe so; its reader is slow, not gone
+                import select
+
                 select.select([], [self.fileno()], [])
             except OSError as error:
                 self.fault = error
@@ -74,6 +75,8 @@ def reader_is_gone() -> bool:
     """Will nobody read on, even if nothing was lost yet? For commands that follow something for long."""
     if OUT not in _sinks:
         return False
+    import select
+
     asked = select.poll()
     asked.register(OUT, 0)
     if _sinks[OUT].fault is None and any(seen & select.POLLERR for _, seen in asked.poll(0)):

@@ -58,14 +58,24 @@ def confirmed_by(story: Logged) -> dict[str, str]:
     return {event.step: event.by for event in found if isinstance(event, StepConfirmed)}
 
 
-def test_a_step_that_is_confirmed_elsewhere_is_no_longer_asked_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("confirm", RUN, ONE, "--text", "it is open"), "answered from another terminal by Bert Kask: it is open"),
+        (("skip", RUN, ONE, "--reason", "not needed"), "skipped from another terminal by Bert Kask: not needed"),
+        (("mark-done", RUN, ONE, "--reason", "by hand"), "marked as done from another terminal by Bert Kask: by hand"),
+    ],
+)  # fmt: skip
+def test_a_step_that_is_answered_elsewhere_is_no_longer_asked_for(
+    tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
     story = begun(tmp_path, a_planned_move(asked(ONE)), ordered=True)
     with driving(tmp_path) as person:
-        elsewhere(tmp_path, "confirm", RUN, ONE, "--text", "it is open", *BERT)
+        elsewhere(tmp_path, *words, *BERT)
         assert over(person) == DONE, person.said
-        assert f"{ONE}: answered from another terminal by Bert Kask: it is open" in person.said
-        assert person.said.index("answered from another terminal") < person.said.index("DONE")
-    assert confirmed_by(story) == {ONE: "Bert Kask"}
+        assert f"{ONE}: {says}" in person.said
+        assert person.said.index(says) < person.said.index("DONE")
+    assert confirmed_by(story) == ({ONE: "Bert Kask"} if words[0] == "confirm" else {})
 
 
 @pytest.mark.parametrize("first", [ONE, TWO])
