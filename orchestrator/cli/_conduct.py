@@ -178,7 +178,9 @@ class Conductor:
         if left:
             title = run.plan.steps[left[0]].title
             self.prompt.open(left[0], "confirmed", f"{left[0]}: {title}")
-        return bool(left) or not is_still
+        return bool(left) or not (
+            is_still and steps
+        )  # what waits for nobody here may go on by another's word
 
     def _submit(self) -> bool:
         """False: nothing was told to the run."""

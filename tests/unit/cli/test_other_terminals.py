@@ -143,6 +143,16 @@ def test_a_pause_elsewhere_is_said_below_the_question_which_stays(tmp_path: Path
         assert over(person) == DONE, person.said
 
 
+def test_a_driver_with_nothing_to_ask_stays_for_what_others_order(tmp_path: Path) -> None:
+    begun(tmp_path, a_planned_move(asked(ONE)), ordered=True)
+    with driving(tmp_path) as person:
+        elsewhere(tmp_path, "pause", RUN, *BERT)
+        elsewhere(tmp_path, "confirm", RUN, ONE, *BERT)
+        until_said(person, f"{ONE}: answered from another terminal by Bert Kask")
+        elsewhere(tmp_path, "resume", RUN, *BERT)
+        assert over(person) == DONE, person.said
+
+
 def test_what_was_typed_before_a_question_does_not_answer_it(tmp_path: Path) -> None:
     """Two people answer the same question at once: the slower answer is not taken for the next question's."""
     story = begun(tmp_path, with_a_promotion(), ordered=True)
