@@ -20,9 +20,10 @@ from typing import Any
 from orchestrator.actions import ACTIONS
 from orchestrator.bootstrap.app import App
 from orchestrator.bootstrap.operations import Wish, plan_operation
+from orchestrator.cli._conduct import Flags
 from orchestrator.cli._output import Output
 from orchestrator.cli._progress import Progress
-from orchestrator.cli.operate import Flags, set_out
+from orchestrator.cli.operate import set_out
 from orchestrator.core.events import RunEvent
 from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Outcome

@@ -43,7 +43,8 @@ class App:
 
     settings: Settings
     clock: SystemClock = field(default_factory=SystemClock)
-    listeners: list[Listener] = field(default_factory=list)
+    listeners: list[Listener] = field(default_factory=list)  # of what this process appends
+    listeners_to_others: list[Listener] = field(default_factory=list)
     at_point: Callable[[str], None] = lambda name: None  # kill tests end the process here
     record: Callable[[str, str], None] = lambda step, command: None  # exact commands as they are sent
     _journal: Journal | None = None
@@ -54,13 +55,18 @@ class App:
         for listener in self.listeners:
             listener(run, events)
 
+    def _tell_of_others(self, run: Run, events: tuple[RunEvent, ...]) -> None:
+        for listener in self.listeners_to_others:
+            listener(run, events)
+
     @property
     def journal(self) -> Journal:
         """The log; made if the estate has none yet (it then knows no group, and refuses)."""
         if self._journal is None:
             self._journal = Journal(
-                SqliteStore(self.settings.log), plan_from_text, self._tell, at_point=self.at_point
-            )
+                SqliteStore(self.settings.log), plan_from_text, self._tell, at_point=self.at_point,
+                on_others=self._tell_of_others,
+            )  # fmt: skip
         return self._journal
 
     @property

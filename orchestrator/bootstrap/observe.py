@@ -20,6 +20,7 @@ from orchestrator.bootstrap.expected import (
     site_of,
 )
 from orchestrator.bootstrap.standing import (
+    how_to_adopt,
     journal_apart,
     journal_conflict,
     journal_left,
@@ -278,7 +279,7 @@ def look_for_conflicts(app: App) -> Seen:
     lines += [f"  {group}: UNPROTECTED: {reason}" for group, reason in lost.items()]
     behind = log_behind(app, clusters)
     lines += [
-        f"  {group}: THE LOG IS BEHIND: {text}; next: continuity adopt {group} --by NAME"
+        f"  {group}: THE LOG IS BEHIND: {text}; {how_to_adopt(app, group)}"
         for group, texts in behind.items()
         for text in texts
     ]

@@ -137,14 +137,27 @@ class Driver:
     tracked: Tracked
     dispatcher: ThreadDispatcher
     warmed: Callable[[], None] = lambda: None  # waits for what the steps need to be opened
+    heard: int = -1  # the log's version when it was last listened to
 
     @property
     def run(self) -> Run:
         return self.tracked.run
 
-    def go(self, may_leave: Callable[[Run], bool] | None = None) -> Run:
-        """Drive until the run is over or waits for people."""
-        return drive(self.app.journal, self.tracked, self.dispatcher, self.app.clock, may_leave)
+    def go(
+        self,
+        may_leave: Callable[[Run], bool] | None = None,
+        is_called: Callable[[Run], bool] | None = None,
+    ) -> Run:
+        """Drive until the run is over or waits for people; see ``engine.loop.drive``."""
+        return drive(self.app.journal, self.tracked, self.dispatcher, self.app.clock, may_leave, is_called)
+
+    def listen(self) -> Run:
+        """Take in what others ordered, and begin nothing: nobody has said yet that this run goes on."""
+        newest = self.app.journal.store.version()
+        if newest != self.heard:
+            self.heard = newest
+            self.app.journal.refresh(self.tracked)
+        return self.run
 
     def tell(self, verb: Verb) -> Run:
         """Submit a verb of the person at this terminal."""

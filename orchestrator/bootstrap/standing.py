@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.bootstrap.documents import Apart, documents_apart
 from orchestrator.core.events import GroupConflictSeen, GroupProtectionLost
-from orchestrator.core.groups import resolve_command
+from orchestrator.core.groups import adopt_command, resolve_command
 from orchestrator.core.values import Json
 from orchestrator.engine.clock import now
 from orchestrator.errors import PermanentError, TransientError
@@ -52,6 +52,14 @@ def told(app: App, group: str, seen: str) -> str:
     if state.claim:
         return f"SPLIT BRAIN: {seen}; run {state.claim} ends first: continuity status {state.claim}"
     return f"SPLIT BRAIN: {seen}; people decide: {resolve_command(group)}"
+
+
+def how_to_adopt(app: App, group: str) -> str:
+    """What sets the log right by the evidence; a run that holds the group stands before it."""
+    claim = app.journal.group(group).claim
+    if claim:
+        return f"run {claim} ends first: continuity status {claim}"
+    return f"next: {adopt_command(group)}"
 
 
 def journal_conflict(app: App, group: str, evidence: Mapping[str, Json]) -> None:

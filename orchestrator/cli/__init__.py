@@ -6,20 +6,21 @@ the function that needs it.
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Sequence
 
-from orchestrator.cli import _exits
+from orchestrator.cli import _exits, _streams
 
 
 def main() -> None:
     """The entry point: runs a command and ends with its documented exit code."""
     sys.excepthook = _exits.say_bug
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that has no "→" is no reason to end with a bug
-    sys.exit(_exits.guarded(lambda: _run(sys.argv[1:])))
+    _streams.guard()
+    try:
+        code = _exits.guarded(lambda: _run(sys.argv[1:]))
+    except SystemExit as end:
+        code = _exits.code_of(end)
+    sys.exit(_exits.with_answer(code))
 
 
 def _run(words: Sequence[str]) -> None:

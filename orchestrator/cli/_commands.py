@@ -10,6 +10,7 @@ from typing import Any, cast
 import typer
 from typer.core import TyperGroup
 
+from orchestrator.cli import _signals
 from orchestrator.cli._exits import NO_RUN, StoppedError
 from orchestrator.cli._help import keep_lines
 from orchestrator.errors import InputError
@@ -56,6 +57,7 @@ USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
 def run(words: Sequence[str], *, as_document: bool) -> None:
     """Parse and carry out; ends the process. ``as_document``: what is wrong with the words is raised as an
     InputError, so that it is said in a document too."""
+    _signals.hear()
     if not as_document:
         build(words)()
     try:
@@ -66,13 +68,13 @@ def run(words: Sequence[str], *, as_document: bool) -> None:
 
 
 class _Stoppable(TyperGroup):
-    """Ctrl-C is said by us, as text or in a document, before the parser makes a bare exit of it."""
+    """Ctrl-C, or a signal that ends us, is said by us, as text or in a document, before the parser makes a bare exit of it."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            raise StoppedError(NO_RUN) from error
+            raise StoppedError(NO_RUN, code=_signals.stopped_code(error)) from error
 
 
 def _empty() -> typer.Typer:
@@ -85,7 +87,8 @@ def _empty() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Bring critical services up at the data embassy, and take them home again.\n\n"
         "Exit codes: 0 done, 1 bug, 2 input, 3 refused, 4 held, 5 aborted or undone, 6 partial, "
-        "7 nobody drives the run, 130 stopped by Ctrl-C.",
+        "7 nobody drives the run, 8 done but the answer could not be written, 129 130 143 stopped by SIGHUP, Ctrl-C, "
+        "SIGTERM, 141 done but nobody reads the answer.",
     )
 
     @app.callback(invoke_without_command=True)

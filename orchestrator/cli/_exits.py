@@ -1,6 +1,7 @@
 """Decides the exit codes, and how an error becomes a message and a code. Documented in the README.
 
-0 done · 1 bug · 2 input · 3 refused · 4 held · 5 aborted or undone · 6 partial · 7 not driven · 130 stopped by Ctrl-C
+0 done · 1 bug · 2 input · 3 refused · 4 held · 5 aborted or undone · 6 partial · 7 not driven · 8 done, its answer is lost ·
+128 + a signal's number: stopped by it · 141 done, whoever read the answer went away
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+from orchestrator.cli import _streams
+from orchestrator.cli._signals import stopped_code
 from orchestrator.core.states import RunState
 from orchestrator.errors import (
     ContinuityError,
@@ -23,8 +26,16 @@ from orchestrator.errors import (
     WrongWordsError,
 )
 
-DONE, BUG, INPUT, REFUSED, HELD, ABORTED, PARTIAL, NOT_DRIVEN = range(8)
-STOPPED = 130
+DONE, BUG, INPUT, REFUSED, HELD, ABORTED, PARTIAL, NOT_DRIVEN, UNSAID = range(9)
+SIGNALLED, SIGHUP, SIGINT, SIGPIPE, SIGTERM = (
+    128,
+    1,
+    2,
+    13,
+    15,
+)  # numbers: ``signal`` makes classes of them, slowly
+STOPPED = SIGNALLED + SIGINT
+READER_GONE = SIGNALLED + SIGPIPE
 NOTHING: Mapping[str, Any] = {}
 NO_RUN = "this process ends here; the log keeps every fact"
 
@@ -60,15 +71,17 @@ class NotDrivenError(ContinuityError):
 
 
 class StoppedError(ContinuityError):
-    """People stopped this process (Ctrl-C). With a run: what is safe now, and every way to go on."""
+    """This process was stopped, by Ctrl-C or a signal. With a run: what is safe now, and every way to go on."""
 
     def __init__(
         self,
         message: str,
         instead: tuple[str, ...] = ("continuity status",),
         more: Mapping[str, Any] = NOTHING,
+        code: int = STOPPED,
     ) -> None:
         super().__init__(message)
+        self.code = code
         self.instead = instead
         self.more = dict(more)
 
@@ -108,14 +121,39 @@ def guarded(call: Callable[[], None]) -> int:
     except NotDrivenError as error:
         return _say("not driven", NOT_DRIVEN, str(error), error.instead)
     except StoppedError as error:
-        return _say("stopped", STOPPED, str(error), error.instead, error.more)
+        return _say("stopped", error.code, str(error), error.instead, error.more)
     except ContinuityError as error:
         return _say("refused", REFUSED, str(error), ())
-    except KeyboardInterrupt:  # before or behind a command
-        return _say("stopped", STOPPED, NO_RUN, ("continuity status",))
-    except BrokenPipeError:
-        return DONE
+    except KeyboardInterrupt as error:  # before or behind a command
+        return _say("stopped", stopped_code(error), NO_RUN, ("continuity status",))
     return DONE
+
+
+def code_of(end: SystemExit) -> int:
+    """The number that a process which ends so ends with."""
+    if isinstance(end.code, int):
+        return end.code
+    if end.code is None:
+        return DONE
+    print(end.code, file=sys.stderr)
+    return BUG
+
+
+def with_answer(code: int) -> int:
+    """The exit code, once it is known whether the answer stands on stdout. How a command ended counts for more
+    than a lost answer; a reader that went away (``| head``) has seen enough and is told nothing."""
+    fault = _streams.stdout_fault()
+    if isinstance(fault, BrokenPipeError):
+        return code or READER_GONE
+    if fault is not None:
+        print(
+            f"continuity: the answer could not be written to stdout ({fault.strerror}); what this command did stands",
+            "    continuity status",
+            sep="\n",
+            file=sys.stderr,
+        )
+        return code or UNSAID
+    return code
 
 
 def say_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from orchestrator.cli._output import paint, say
 from orchestrator.core import events
@@ -15,14 +16,22 @@ from orchestrator.reports.state import loss_text
 class Progress:
     """Told of every append through ``engine.observe.Aside``."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None] = say) -> None:
+        self._tell = tell
         self._started: dict[str, int] = {}
 
     def __call__(self, run: Run, new: tuple[RunEvent, ...]) -> None:
         for event in new:
-            line = self._line(run, event)
-            if line:
-                say(f"{_clock(run, event)} {line}")
+            self._say(run, event, self._line(run, event))
+
+    def of_others(self, run: Run, new: tuple[RunEvent, ...]) -> None:
+        """What other processes appended: people at this terminal did not say it, and must not wonder."""
+        for event in new:
+            self._say(run, event, _from_elsewhere(event) or self._line(run, event))
+
+    def _say(self, run: Run, event: RunEvent, line: str) -> None:
+        if line:
+            self._tell(f"{_clock(run, event)} {line}")
 
     def _line(self, run: Run, event: RunEvent) -> str:
         match event:
@@ -64,6 +73,33 @@ class Progress:
     def _took(self, step: str, mono_ns: int) -> str:
         begin = self._started.get(step)
         return "" if begin is None else f" {(mono_ns - begin) / 1e9:.3f} s"
+
+
+def _from_elsewhere(event: RunEvent) -> str:
+    """An order that was given at another terminal: what it was, and whose."""
+    match event:
+        case events.StepConfirmed():
+            return f"{_green('✓')} {event.step}: answered from another terminal by {event.by}: {event.text}"
+        case events.StepRetried():
+            return f"{event.step}: tried again, from another terminal, by {event.by}"
+        case events.StepSkipped():
+            return f"{event.step}: skipped from another terminal by {event.by}: {event.reason}"
+        case events.StepMarkAsked():
+            return f"{event.step}: marked as done from another terminal by {event.by}: {event.reason}"
+        case events.GateAccepted():
+            return f"{event.gate} accepted from another terminal by {event.by}: {event.reason}"
+        case events.SiteDeclaredLost():
+            return f"{event.site} declared lost from another terminal by {event.by}: {event.reason}"
+        case events.RunPaused():
+            return _yellow(f"paused from another terminal by {event.by}")
+        case events.RunResumed():
+            return f"resumed from another terminal by {event.by}"
+        case events.AbortAsked():
+            return _yellow(
+                f"abort ordered from another terminal by {event.by}: {event.reason or 'no reason'}"
+            )
+        case _:
+            return ""
 
 
 def _clock(run: Run, event: RunEvent) -> str:

@@ -1,4 +1,5 @@
-"""Decides what people are told when they stop the process that drives a run: what is safe now, and how to go on."""
+"""Decides what people are told when the process that drives a run is stopped, by Ctrl-C, SIGTERM or SIGHUP: what is safe
+now, and how to go on."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import _exits
+from orchestrator.cli._signals import stopped_code
 from orchestrator.core import abort
 from orchestrator.core.states import StepState
 
@@ -24,10 +26,10 @@ def stoppable(app: App, run: str) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt as error:
-            raise stopped(app.journal.load(run).run) from error
+            raise stopped(app.journal.load(run).run, stopped_code(error)) from error
 
 
-def stopped(run: Run) -> _exits.StoppedError:
+def stopped(run: Run, code: int = _exits.STOPPED) -> _exits.StoppedError:
     """The run as its log has it at this moment."""
     flying = [
         step for name in run.active for step in run.units[name].busy if run.step(step).state in IN_FLIGHT
@@ -37,11 +39,11 @@ def stopped(run: Run) -> _exits.StoppedError:
     }  # fmt: skip
     if run.is_final:
         return _exits.StoppedError(
-            f"{run.id} is over: {run.state.value}", (f"continuity report {run.id}",), document
+            f"{run.id} is over: {run.state.value}", (f"continuity report {run.id}",), document, code
         )
     ways = (f"continuity status {run.id}", f"continuity resume {run.id}", *abort.choice(run))
     return _exits.StoppedError(
-        f"{run.id} is {run.state.value}, and nobody drives it now. {_safe(run, flying)}", ways, document
+        f"{run.id} is {run.state.value}, and nobody drives it now. {_safe(run, flying)}", ways, document, code
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ import typer
 
 from orchestrator.cli import _exits
 from orchestrator.cli._output import Output, OutputOption, emit, has_colours, say, table
+from orchestrator.cli._signals import stopped_code
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,20 +43,15 @@ def demo(
     from orchestrator.lab import demo as lab_demo
     from orchestrator.lab import figures
 
-    signal.signal(signal.SIGTERM, _stop)
     wanted = lab_demo.Wanted("local" if asynchronous else "remote", keep)
     try:
         found = lab_demo.run(wanted, _Progress())
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say("stopped: the lab is gone")
-        raise typer.Exit(_exits.STOPPED) from None
+        raise typer.Exit(stopped_code(error)) from None
     _print(output, figures.SCHEMA, found)
     if not found["verified"]:
         raise typer.Exit(_exits.PARTIAL)
-
-
-def _stop(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 class _Progress:

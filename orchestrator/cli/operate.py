@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli import _exits
-from orchestrator.cli._output import ByOption, EstateOption, Output, OutputOption, RunArgument, emit, say
+from orchestrator.cli._conduct import Flags, accept_again, conduct, show_end
+from orchestrator.cli._output import ByOption, EstateOption, Output, OutputOption, RunArgument, say
+from orchestrator.cli._prompt import Screen
 from orchestrator.cli._stopping import stoppable
 from orchestrator.cli.plan import (
     LeaveOption,
@@ -21,16 +24,15 @@ from orchestrator.cli.plan import (
     show,
 )
 from orchestrator.cli.verbs import loss_limit_ms, who
-from orchestrator.core.inputs import Abort, Confirm, Resume
+from orchestrator.core.inputs import Resume
 from orchestrator.core.model import Operation
-from orchestrator.core.run import Run
-from orchestrator.core.states import RunState, StepState
+from orchestrator.core.states import RunState
 from orchestrator.errors import RefusedError
 
 if TYPE_CHECKING:
     from orchestrator.bootstrap.app import App
-    from orchestrator.bootstrap.operations import Driver
     from orchestrator.core.plan import Plan
+    from orchestrator.core.run import Run
     from orchestrator.engine.journal import Tracked
 
 YesOption = Annotated[
@@ -46,20 +48,6 @@ HealthyOption = Annotated[
     bool, typer.Option("--even-if-healthy", help="Go on although the site to be left answers and serves.")
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why this run; stands in the record.")]
-
-TRIES_MAX = 3
-"""How often a phrase is asked for before no answer, or another one, counts as no."""
-
-
-@dataclass(frozen=True, slots=True)
-class Flags:
-    """What a command may say in advance of being asked."""
-
-    by: str
-    is_confirmed: bool
-    accept_loss: str | None
-    even_if_healthy: bool
-    output: Output
 
 
 def register(app: typer.Typer) -> None:
@@ -140,7 +128,9 @@ def resume(
 ) -> None:  # fmt: skip
     """Go on with a run that was paused, is held, or lost its driver; this process then drives it.
 
-    What the last driver left running is looked at first, never simply run again.
+    What the last driver left running is looked at first, never simply run again. Where another process drives
+    the run already, this is an order like any other: that process goes on, and the exit code 0 says that the order
+    was taken, not how the run ends (continuity watch follows it).
 
     Examples:
 
@@ -168,36 +158,55 @@ def resume(
         )
     pid = lock.driver_pid(app.settings.log_folder, tracked.run.id)
     if pid:
-        with _exits.run_stands(tracked.run.id):
-            app.journal.submit(tracked, Resume(now(app.clock), flags.by, limit))
-        say(
-            f"{tracked.run.id} is driven by process {pid}; it goes on there: continuity watch {tracked.run.id}"
-        )
-        if output is Output.JSON:
-            _show_end(app, tracked.run, output, pid)
-        raise typer.Exit(_exits.DONE)
+        _order_the_driver(app, tracked, Resume(now(app.clock), flags.by, limit), pid, output)
+        return
     if acceptance.will_be_asked(tracked.run):
         acceptance.must_be_able_to_ask(flags.is_confirmed, (_exits.again("--yes"),))
     changed = changed_sources(app, tracked.run)
     if changed:
         say(changed_text(changed))
-    with _progress(app):
-        code = take_up(app, tracked, flags)
+    with _progress(app) as screen:
+        code = take_up(app, tracked, flags, screen)
     raise typer.Exit(code)
 
 
-def take_up(app: App, tracked: Tracked, flags: Flags) -> int:
+def _order_the_driver(app: App, tracked: Tracked, verb: Resume, pid: int, output: Output) -> None:
+    """The order is taken, and said with what the run then is: a run that waits for people is not under way."""
+    with _exits.run_stands(tracked.run.id):
+        app.journal.submit(tracked, verb)
+    run = tracked.run
+    say(f"{run.id} is driven by process {pid}, which has the order; {_what_comes(run)}")
+    if output is Output.JSON:
+        show_end(app, run, output, pid)
+
+
+def _what_comes(run: Run) -> str:
+    match run.state:
+        case RunState.READY:
+            return f"it waits for the confirmation at its own terminal; to end it: continuity abort {run.id} --reason TEXT"
+        case RunState.HELD:
+            return (
+                f"it is held, and this alone changes nothing; what it waits for: continuity status {run.id}"
+            )
+        case _:
+            return f"how it goes on there: continuity watch {run.id}"
+
+
+def take_up(app: App, tracked: Tracked, flags: Flags, screen: Screen | None = None) -> int:
     """Become the driver of a run that began earlier and drive it on. Returns the exit code."""
     from orchestrator.bootstrap.operations import driving
     from orchestrator.engine.clock import now
 
+    screen = screen or Screen()
     with stoppable(app, tracked.run.id), driving(app, tracked) as driver:
+        verb: Resume | None = None
         if driver.run.authorised and driver.run.state is not RunState.ABORTING:
-            accepted = _accept_again(app, driver, flags)
-            driver.tell(Resume(now(app.clock), flags.by, accepted))
+            verb = accept_again(app, driver, flags, screen)
         elif driver.run.state is RunState.PAUSED:
-            driver.tell(Resume(now(app.clock), flags.by))
-        return _conduct(app, driver, flags)
+            verb = Resume(now(app.clock), flags.by)
+        if verb is not None:
+            driver.tell(verb)
+        return conduct(app, driver, flags, screen)
 
 
 def _operate(
@@ -226,161 +235,35 @@ def _operate(
         must_answer(app, made)
     for note in notes:
         say(note)
-    with _progress(app):
-        code = set_out(app, made, flags, reason)
+    with _progress(app) as screen:
+        code = set_out(app, made, flags, reason, screen)
     raise typer.Exit(code)
 
 
-def set_out(app: App, plan: Plan, flags: Flags, reason: str) -> int:
+def set_out(app: App, plan: Plan, flags: Flags, reason: str, screen: Screen | None = None) -> int:
     """Begin a run of this plan and drive it. Returns the exit code."""
     from orchestrator.bootstrap.operations import begin, driving
 
     tracked = begin(app, plan, flags.by, reason)
     say(f"{tracked.run.id}: preflight; from another terminal: continuity watch {tracked.run.id}")
+    screen = screen or Screen()
     with stoppable(app, tracked.run.id), driving(app, tracked) as driver:
-        return _conduct(app, driver, flags)
+        return conduct(app, driver, flags, screen)
 
 
-def _conduct(app: App, driver: Driver, flags: Flags) -> int:
-    """Drive to the end, asking people where the run waits for them. Returns the exit code."""
-    on_terminal = sys.stdin.isatty() and not flags.is_confirmed
-    while True:
-        run = driver.go(lambda run: run.state is RunState.READY or not on_terminal or bool(_waiting(run)))
-        _let_progress_finish(app)
-        if run.state is RunState.READY:
-            _confirm(app, driver, flags)
-        elif run.is_final or not _answered(app, driver, flags, on_terminal=on_terminal):
-            break
-    _show_end(app, driver.run, flags.output)
-    return _exits.of_run(driver.run.state)
-
-
-def _waiting(run: Run) -> list[str]:
-    """Steps that wait for people."""
-    busy = [step for name in run.active for step in run.units[name].busy]
-    return sorted(step for step in busy if run.step(step).state is StepState.WAITING)
-
-
-def _answered(app: App, driver: Driver, flags: Flags, *, on_terminal: bool) -> bool:
-    """Ask for what waits for people. With --yes only the moment of going home is taken as confirmed:
-    it was what the command asked for; nobody else's step is."""
-    from orchestrator.engine.clock import now
-
-    confirmed = []
-    for step in _waiting(driver.run):  # all is asked before anything goes on: progress would hide a question
-        if on_terminal:
-            say(f"{step}: {driver.run.plan.steps[step].title}")
-            is_confirmed = _typed("confirmed")
-        else:
-            is_confirmed = flags.is_confirmed and step.endswith("/go-home")
-        if is_confirmed:
-            confirmed.append(step)
-    for step in confirmed:
-        driver.tell(Confirm(now(app.clock), flags.by, step, "confirmed with the command"))
-    return bool(confirmed)
-
-
-def _confirm(app: App, driver: Driver, flags: Flags) -> None:
-    """Show the loss about to be accepted and take the typed confirmation; refusing undoes the run."""
-    from orchestrator.bootstrap.documents import unmeasured
-    from orchestrator.bootstrap.observe import confirmation
-    from orchestrator.bootstrap.operations import strictest_rpo_ms
-    from orchestrator.cli import _acceptance as acceptance
-    from orchestrator.engine.clock import now
-
-    run = driver.run
-    documents = unmeasured(app, run.plan)
-    shown = confirmation(run, documents)
-    if not flags.even_if_healthy:
-        acceptance.refuse_a_healthy_source(app, driver, flags.by, shown)
-    limit = loss_limit_ms(flags.accept_loss) if acceptance.may_lose(run) else 0
-    if limit is None:
-        limit = strictest_rpo_ms(run.plan)
-    if flags.is_confirmed:
-        for line in acceptance.before_yes(run, documents, limit):
-            say(line)
-        driver.authorise(flags.by, limit, "--yes")
-        return
-    phrase = f"{run.plan.operation} {run.plan.target}"
-    say(shown.text)
-    say(acceptance.text(limit))
-    if not _typed(phrase):
-        driver.tell(Abort(now(app.clock), flags.by, "not confirmed"))
-        raise RefusedError("not confirmed: nothing was changed")
-    if not flags.even_if_healthy:
-        acceptance.refuse_a_healthy_source(app, driver, flags.by, None)
-    driver.authorise(flags.by, limit, "typed")
-
-
-def _typed(phrase: str) -> bool:
-    """Ask for a phrase: a slip of the finger does not end a run, somebody who means no does, and so does
-    a terminal that is gone."""
-    for left in reversed(range(TRIES_MAX)):
-        print(f"Type '{phrase}' to go on: ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
-        if line.strip() == phrase:
-            return True
-        if not line:
-            return False
-        if left:
-            say(
-                f"that is not '{phrase}'; asked {left} more time{'s' if left > 1 else ''}, then it counts as no"
-            )
-    return False
-
-
-def _accept_again(app: App, driver: Driver, flags: Flags) -> int | None:
-    """A crash or a pause voids the accepted loss until every promotion was sent: ask for it again."""
-    from orchestrator.cli import _acceptance as acceptance
-    from orchestrator.core.run import all_promoted
-
-    run = driver.run
-    if all_promoted(run):
-        return None
-    limit = loss_limit_ms(flags.accept_loss)
-    if limit is None:
-        limit = acceptance.limit_on_resume_ms(app.journal, run)
-    if not flags.is_confirmed:
-        say(acceptance.text(limit))
-        if not _typed(f"resume {run.id}"):
-            raise RefusedError("not confirmed: the run stays as it is", (f"continuity resume {run.id}",))
-    return limit
-
-
-def _let_progress_finish(app: App) -> None:
-    """What was said so far is on the screen before anything is asked or answered."""
+@contextmanager
+def _progress(app: App) -> Iterator[Screen]:
+    """Tell people on stderr what goes on, from a thread of its own, while the block runs."""
+    from orchestrator.cli._progress import Progress
     from orchestrator.engine.observe import Aside
 
-    for listener in app.listeners:
-        if isinstance(listener, Aside):
-            listener.drain()
-
-
-def _show_end(app: App, run: Run, output: Output, driver_pid: int = 0) -> None:
-    from orchestrator.reports.record import record
-    from orchestrator.reports.record_text import record_text
-    from orchestrator.reports.state import run_document, run_text
-
-    if run.is_final:
-        document = record(app.journal, run.id)
-        schema = document.pop("schema")
-        emit(output, schema, document, record_text(document, run))
-        return
-    emit(output, "continuity/run/v1", run_document(run, driver_pid), run_text(run, driver_pid))
-
-
-class _progress:  # noqa: N801 - used like a function
-    """Tell people on stderr what goes on, from a thread of its own, while the block runs."""
-
-    def __init__(self, app: App) -> None:
-        from orchestrator.cli._progress import Progress
-        from orchestrator.engine.observe import Aside
-
-        self._aside = Aside(Progress())
-        app.listeners.append(self._aside)
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        self._aside.close()
+    screen = Screen()
+    progress = Progress(screen.say)
+    aside = Aside(progress)
+    screen.settle = aside.drain  # what was said so far is on the screen before anything is asked or answered
+    app.listeners.append(aside)
+    app.listeners_to_others.append(partial(aside.tell, progress.of_others))
+    try:
+        yield screen
+    finally:
+        aside.close()

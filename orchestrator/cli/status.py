@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli import _streams
 from orchestrator.cli._exits import NotDrivenError, write_line
 from orchestrator.cli._output import EstateOption, Output, OutputOption, RunArgument, say
 from orchestrator.cli._status import show
@@ -76,6 +77,8 @@ def follow(app: App, name: str, output: Output, gone_seconds: float = DRIVER_GON
         for entry in app.journal.store.read(RUN + name, seen):
             seen = entry.stream_seq
             _print_event(entry, output)
+        if _streams.reader_is_gone():
+            return
         app.journal.refresh(tracked)
         run = tracked.run
         if run.is_final or run.state in WAITS_FOR_PEOPLE:

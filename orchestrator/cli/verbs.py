@@ -32,6 +32,7 @@ from orchestrator.core.inputs import (
     Skip,
     Verb,
 )
+from orchestrator.core.run import Run
 from orchestrator.core.states import RunState
 
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; stands in the record.")]
@@ -67,10 +68,19 @@ def order(estate: str | None, run: str | None, output: Output, verb: Callable[[A
         journal.submit(tracked, verb(now(app.clock)))
     pid = lock.driver_pid(app.settings.log_folder, tracked.run.id)
     emit(output, "continuity/run/v1", run_document(tracked.run, pid), run_text(tracked.run, pid))
+    say_what_follows(tracked.run)
     if not pid and not tracked.run.is_final:
         say(f"no process drives this run; to go on:\n    {resume_command(tracked.run)}")
     if tracked.run.state is RunState.PARTIAL:  # the order was the last that the run waited for
         raise typer.Exit(_exits.PARTIAL)
+
+
+def say_what_follows(run: Run) -> None:
+    """A run that ended because evidence stood against the log leaves the log as wrong as it was."""
+    from orchestrator.core.settle import adopts
+
+    if run.is_final and (commands := adopts(run)):
+        say("\n    ".join(["evidence stands against the log; what sets it right:", *commands]))
 
 
 def who(by: str | None) -> str:

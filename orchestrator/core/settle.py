@@ -6,7 +6,7 @@ only when nothing is left that can run or end without people.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -115,7 +115,6 @@ def standstill(run: Run, at: At) -> Standstill | None:
         found.add(f"nothing can start and nothing is running{what}", "", ())
     choices = dict.fromkeys(_choices(found))
     choices.update(dict.fromkeys(abort.choice(run)))
-    choices.update(dict.fromkeys(_adopt(run, found.steps)))
     return Standstill(
         tuple(found.causes),
         tuple(step for step in found.steps if step),
@@ -134,12 +133,19 @@ def _choices(found: _Causes) -> Iterator[str]:
             yield choice
 
 
-def _adopt(run: Run, steps: Iterable[str]) -> Iterator[str]:
-    """Where evidence stands against the log, no step of this run helps: once it has ended, the log is set
-    right by the evidence."""
-    for step in filter(None, steps):
-        if run.step(step).evidence.get(CONTRADICTIONS):
-            yield adopt_command(run.plan.steps[step].group)
+def adopts(run: Run) -> tuple[str, ...]:
+    """Where evidence stands against the log, no step of this run helps: the log is set right by the evidence, and
+    that only once this run has ended, because its own claim on the group stands in the way."""
+    against = (
+        adopt_command(step.group)
+        for name, step in run.plan.steps.items()
+        if run.step(name).state in (StepState.FAILED, StepState.UNDECIDED) and _is_against(run, name)
+    )
+    return tuple(dict.fromkeys(against))
+
+
+def _is_against(run: Run, step: str) -> bool:
+    return bool(run.step(step).evidence.get(CONTRADICTIONS))
 
 
 def _has_business(found: _Causes, unit: UnitRun, at: At, over: bool) -> bool:
@@ -204,12 +210,14 @@ def _add_failed(found: _Causes) -> None:
             step = run.plan.steps[step_id]
             if not has_ended(step, state.state):
                 why = state.message or state.reason
+                if _is_against(run, step_id):
+                    why += f"; once this run has ended: {adopt_command(step.group)}"
                 found.add(f"{step_id} {state.state}: {why}", step_id, _own_choices(run, step, state.state))
 
 
 def step_choices(run: Run, step: Step, state: StepState) -> list[str]:
     """The exact commands that can clear a step which holds the run, or end the run."""
-    return [*_own_choices(run, step, state), *abort.choice(run), *_adopt(run, (step.id,))]
+    return [*_own_choices(run, step, state), *abort.choice(run)]
 
 
 def _own_choices(run: Run, step: Step, state: StepState) -> tuple[str, ...]:

@@ -50,7 +50,8 @@ class Tracked:
 
 
 class Journal:
-    """Runs and groups over one store. ``on_events`` is told of every append of this process."""
+    """Runs and groups over one store. ``on_events`` is told of every append of this process, ``on_others`` of
+    what other processes appended, when it is read."""
 
     def __init__(
         self,
@@ -59,10 +60,12 @@ class Journal:
         on_events: Callable[[Run, tuple[RunEvent, ...]], None] = lambda run, events: None,
         is_deep: bool = False,
         at_point: Callable[[str], None] = lambda name: None,
+        on_others: Callable[[Run, tuple[RunEvent, ...]], None] = lambda run, events: None,
     ) -> None:
         self.store = store
         self._plan_from_text = plan_from_text
         self._on_events = on_events
+        self._on_others = on_others
         self._is_deep = is_deep  # every invariant after every append (tests, simulator)
         self._at_point = at_point  # told before and after each append, by what it appends (kill tests)
         self._plans: dict[str, Plan] = {}
@@ -189,6 +192,8 @@ class Journal:
             with self._understood():
                 tracked.run = evolve(tracked.run, cast("RunEvent", record.event))
             tracked.stream_seq = record.stream_seq
+        if records:
+            self._on_others(tracked.run, tuple(cast("RunEvent", record.event) for record in records))
         for name in tracked.group_seqs:
             newer = self.store.read(GROUP + name, tracked.group_seqs[name])
             if newer:

@@ -46,21 +46,25 @@ def drive(
     dispatcher: Dispatcher,
     clock: Clock,
     may_leave: Callable[[Run], bool] | None = None,
+    is_called: Callable[[Run], bool] | None = None,
 ) -> Run:
     """Drive a run until it is over or waits for people. The caller holds the run's lock.
 
-    ``may_leave`` decides whether to come back when the run waits for people (default: yes).
+    ``may_leave`` decides whether to come back when the run waits for people (default: yes). ``is_called`` is
+    asked in every turn and must not wait: somebody at this terminal has spoken, or a question to them is void.
+    Whoever comes back may call again: what was begun goes on meanwhile.
     """
     may_leave = may_leave or (lambda run: True)
-    journal.submit(tracked, Proceed(now(clock)))
     version = journal.store.version()
+    journal.refresh(tracked)  # behind the version: what others append from here on shows as a newer one
+    journal.submit(tracked, Proceed(now(clock)))
     while True:
         dispatcher.ensure(orders(tracked.run), tracked.run)
         run = tracked.run
         if run.is_final:
             return run
-        waits = run.state in WAITS_FOR_PEOPLE and not is_busy(run)
-        if waits and may_leave(run):
+        waits = stands_still(run)
+        if (is_called is not None and is_called(run)) or (waits and may_leave(run)):
             return run
         given = dispatcher.wait(POLL_SECONDS_FOR_PEOPLE if waits else POLL_SECONDS)
         newest = journal.store.version()
@@ -70,6 +74,11 @@ def drive(
                 given = Proceed(now(clock))
         if given is not None:
             journal.submit(tracked, given)
+
+
+def stands_still(run: Run) -> bool:
+    """Does nothing happen any more unless people say something?"""
+    return run.state in WAITS_FOR_PEOPLE and not is_busy(run)
 
 
 def is_busy(run: Run) -> bool:

@@ -13,13 +13,14 @@ from orchestrator.core.run import Run
 QUEUE_MAX = 2_000
 CLOSE_SECONDS = 1.0
 DRAIN_SECONDS = 1.0
-Item: TypeAlias = "tuple[Run, tuple[RunEvent, ...]] | threading.Event | None"
+Observer: TypeAlias = Callable[[Run, tuple[RunEvent, ...]], None]
+Item: TypeAlias = "tuple[Observer, Run, tuple[RunEvent, ...]] | threading.Event | None"
 
 
 class Aside:
     """Tells one observer from a thread of its own. ``dropped`` counts what it was too slow for."""
 
-    def __init__(self, observer: Callable[[Run, tuple[RunEvent, ...]], None]) -> None:
+    def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._queue: queue.Queue[Item] = queue.Queue(QUEUE_MAX)
         self.dropped = 0
@@ -27,8 +28,12 @@ class Aside:
         self._thread.start()
 
     def __call__(self, run: Run, events: tuple[RunEvent, ...]) -> None:
+        self.tell(self._observer, run, events)
+
+    def tell(self, observer: Observer, run: Run, events: tuple[RunEvent, ...]) -> None:
+        """Tell another observer from the same thread, in the same order."""
         try:
-            self._queue.put_nowait((run, events))
+            self._queue.put_nowait((observer, run, events))
         except queue.Full:
             self.dropped += len(events)
 
@@ -37,7 +42,8 @@ class Aside:
             if isinstance(item, threading.Event):
                 item.set()
             else:
-                self._observer(*item)
+                observer, run, events = item
+                observer(run, events)
 
     def drain(self, seconds_max: float = DRAIN_SECONDS) -> bool:
         """Wait until the observer was told all that is queued now. False if it did not get there in time."""

@@ -50,6 +50,7 @@ def drive(order: dict[str, Any]) -> int:
     from orchestrator.bootstrap.app import App
     from orchestrator.bootstrap.operations import Wish, plan_operation
     from orchestrator.cli import _exits, operate
+    from orchestrator.cli._conduct import Flags
     from orchestrator.cli._output import Output
     from orchestrator.core.model import Operation
     from orchestrator.settings import Settings
@@ -58,7 +59,7 @@ def drive(order: dict[str, Any]) -> int:
     memory = Path(order["memory"]) if order.get("memory") else None
     killer = Killer(order["operation"], memory, order.get("spared", ()), order.get("stop_at", ""))
     app = App(Settings(Path(order["estate"])), at_point=killer.at, record=killer.record)
-    flags = operate.Flags(
+    flags = Flags(
         order["by"], is_confirmed=True, accept_loss=order.get("accept_loss"), even_if_healthy=True,
         output=Output.JSON,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cli.operate import TRIES_MAX
+from orchestrator.cli._prompt import TRIES_MAX
 from orchestrator.lab import adoption, faults, processes, sites, traffic
 from orchestrator.lab.layout import Lab
 from tests import labs

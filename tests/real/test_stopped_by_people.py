@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of a real failover: one document says how to go on, and going on ends it."""
+"""Ctrl-C or SIGTERM in the middle of a real failover: one document says how to go on, and going on ends it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_MAX = 60.0
-DONE, STOPPED = 0, 130
+DONE, SIGNALLED = 0, 128
 
 
 def command(lab: Lab, *words: str) -> subprocess.Popen[str]:
@@ -42,17 +42,18 @@ def is_ordered(lab: Lab) -> bool:
         )
 
 
-def test_a_failover_that_is_stopped_says_in_one_document_how_it_goes_on() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_failover_that_is_stopped_says_in_one_document_how_it_goes_on(number: signal.Signals) -> None:
     with labs.own_home():
         lab = sites.up(sites.Wanted(owned=True), adopt=adoption.adopt)
         failover = command(lab, "failover", "--yes", "--even-if-healthy", "--output", "json")
         until(lambda: is_ordered(lab), "it is ordered", SECONDS_MAX)
-        failover.send_signal(signal.SIGINT)
+        failover.send_signal(number)
         out, err = failover.communicate(timeout=SECONDS_MAX)
-        assert failover.returncode == STOPPED, err
+        assert failover.returncode == SIGNALLED + number, err
         document = json.loads(out)
         run = document["run"]
-        assert (document["schema"], document["exit_code"]) == ("continuity/error/v1", STOPPED)
+        assert (document["schema"], document["exit_code"]) == ("continuity/error/v1", SIGNALLED + number)
         assert document["state"] == "running", document
         assert document["is_ordered"] is True
         assert document["instead"][:2] == [f"continuity status {run}", f"continuity resume {run}"]

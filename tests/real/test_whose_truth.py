@@ -80,9 +80,13 @@ def test_a_log_that_never_saw_a_group_is_refused_and_evidence_tells(lab: Lab) ->
     causes = " ".join(document["held"]["causes"])
     assert "epoch 2 of embassy" in causes
     choices = document["held"]["choices"]
-    assert {"continuity adopt registers --by NAME", "continuity adopt state-gazette --by NAME"} <= set(
-        choices
-    )
+    for group in ("registers", "state-gazette"):
+        assert f"once this run has ended: continuity adopt {group} --by NAME" in causes
+        code, refused = say(lab, "adopt", group, "--yes", "--by", "Tester")
+        assert (code, "that run ends first" in refused["message"]) == (REFUSED, True), (
+            "so it is no choice yet"
+        )
+    assert not any(" adopt " in choice for choice in choices)
     assert not any(" skip " in choice for choice in choices), "no word makes an old log new"
     assert not any(step["state"] == "succeeded" for step in document["steps"] if step["stage"] != "preflight")
     assert say(lab, "abort", "--reason", "the log is old")[0] in (DONE, ABORTED)

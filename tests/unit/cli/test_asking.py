@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.bootstrap.observe import confirmation
-from orchestrator.cli import operate
+from orchestrator.cli._prompt import TRIES_MAX
 from orchestrator.core.plan import ServiceFacts
 from orchestrator.core.run import start
 from orchestrator.engine.observe import Aside
@@ -22,7 +22,16 @@ from tests.unit.cli.logs import ROOT, environment
 ASK_SECONDS_MAX = 30.0
 SLOW_SECONDS_MAX = 5.0
 QUEUED = 50
-ASK = "import sys; from orchestrator.cli import operate; sys.exit(operate._typed('failover embassy'))"
+ASK = """
+import sys
+from orchestrator.cli._prompt import Keyboard, Prompt, Screen
+
+prompt = Prompt(Screen(), Keyboard())
+prompt.open("order", "failover embassy")
+while (answer := prompt.answer(seconds_max=30)) is None:
+    pass
+sys.exit(answer)
+"""
 
 
 def answered(folder: Path, answers: Sequence[str]) -> Terminal:
@@ -50,7 +59,7 @@ def answered(folder: Path, answers: Sequence[str]) -> Terminal:
 def test_a_phrase_is_asked_for_three_times(tmp_path: Path, answers: list[str], is_typed: int) -> None:
     person = answered(tmp_path, answers)
     assert person.process.returncode == is_typed, person.said
-    if len(answers) == operate.TRIES_MAX:
+    if len(answers) == TRIES_MAX:
         assert "asked 2 more times" in person.said
         assert "asked 1 more time," in person.said
 

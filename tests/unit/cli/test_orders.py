@@ -8,16 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.bootstrap.app import plan_from_text
+from orchestrator.bootstrap.app import plan_from_text, plan_to_text
 from orchestrator.cli import _acceptance as acceptance
 from orchestrator.cli import verbs
+from orchestrator.core.claims import CONTRADICTIONS
 from orchestrator.core.events import GateAccepted, RunCreated, SiteDeclaredLost
 from orchestrator.core.inputs import LOSS_UNKNOWN
+from orchestrator.core.outcomes import Failed
 from orchestrator.core.run import start
 from orchestrator.engine.journal import RUN as RUN_STREAM
 from orchestrator.engine.journal import Journal
 from orchestrator.errors import InputError
-from tests.builders import a_failback, at, created
+from orchestrator.settings import Settings
+from tests.builders import a_failback, a_wide_failover, at, created, driver
+from tests.golden import Logged
 from tests.unit.cli.logs import HELD_FOR_LOSS, PROMOTED, RUN, continuity, told
 
 INPUT, REFUSED, HELD = 2, 3, 4
@@ -154,3 +158,21 @@ def test_a_resume_that_asks_nothing_needs_no_terminal(tmp_path: Path) -> None:
     promoted = told(tmp_path / "later", PROMOTED)
     assert not acceptance.will_be_asked(promoted.run)
     assert acceptance.resume_command(promoted.run) == f"continuity resume {RUN}"
+
+
+def test_who_ends_a_run_that_evidence_stood_against_is_told_what_sets_the_log_right(tmp_path: Path) -> None:
+    (tmp_path / "estate.yaml").write_text("# the log alone is read\n", encoding="utf-8")
+    story = Logged(a_wide_failover(), folds_whole=False)
+    story.begin(Settings(tmp_path / "estate.yaml").log)
+    story.store.put_plan(story.run.created.digest, plan_to_text(story.plan))
+    story.tell(driver(story.tick()))
+    story.proceed()
+    story.ended("db1/inspect", Failed("no", evidence={CONTRADICTIONS: ["two places know epoch 2"]}))
+    adopt = "continuity adopt g1 --by NAME"
+
+    document = json.loads(continuity(tmp_path, "status", "--output", "json").stdout)["run"]
+    assert document["next"] == ["continuity retry r1 db1/inspect", "continuity abort r1 --reason TEXT"]
+    assert f"once this run has ended: {adopt}" in document["held"]["causes"][0]
+    done = continuity(tmp_path, "abort", RUN, "--reason", "the log is old")
+    assert done.returncode == 0, done.stderr
+    assert f"evidence stands against the log; what sets it right:\n    {adopt}\n" in done.stderr

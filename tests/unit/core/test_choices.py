@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import typer
 
 from orchestrator.cli import _commands
 from orchestrator.core import transitions, verb_table
+from orchestrator.core.claims import CONTRADICTIONS
+from orchestrator.core.events import RunCreated, RunHeld
+from orchestrator.core.fold import evolve
+from orchestrator.core.machine import advance
+from orchestrator.core.outcomes import Failed
+from orchestrator.core.run import Run, start
+from orchestrator.errors import RefusedError
+from tests.builders import a_wide_failover, driver
 from tests.property.nights import PLANS, night, of_seed
+from tests.story import Story, read_choice
 
 STORIES = Path(__file__).resolve().parents[2] / "cases" / "machine"
 COMMAND = re.compile(r"continuity [a-z][a-z-]*(?: [^\s:;,]+)*")
@@ -31,6 +41,43 @@ def offered() -> set[str]:
             for event in night(plan, of_seed(seed)).story.history:
                 found.update(getattr(event, "choices", ()))
     return found
+
+
+def held_runs() -> Iterator[Run]:
+    """Every hold of the nights, and one by evidence against the log."""
+    for plan in PLANS:
+        for seed in range(10):
+            history = night(plan, of_seed(seed)).story.history
+            run = start(plan, cast("RunCreated", history[0]))
+            for event in history[1:]:
+                run = evolve(run, event)
+                if isinstance(event, RunHeld):
+                    yield run
+    story = Story(a_wide_failover())
+    story.tell(driver(0))
+    story.proceed()
+    story.ended("db1/inspect", Failed("no", evidence={CONTRADICTIONS: ["two places know epoch 2"]}))
+    yield story.run
+
+
+def refused_choices(run: Run) -> list[str]:
+    """What the run offers and would not take. ValueError for what no run can take while it holds its groups."""
+    refused = []
+    for choice in run.held_choices:
+        if choice.split()[1] == "status":
+            continue
+        try:
+            advance(run, read_choice(choice.replace("DURATION", "1h"), run.last))
+        except RefusedError as error:
+            refused.append(f"{choice}: {error.message}")
+    return refused
+
+
+def test_what_a_held_run_offers_is_accepted_while_it_holds_its_groups() -> None:
+    """Among the choices is nothing that its own claim stands against, such as adopting a group that it holds."""
+    runs = list(held_runs())
+    assert len(runs) > 30
+    assert [refused for run in runs for refused in refused_choices(run)] == []
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from orchestrator.core.inputs import (
 from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Failed, FindingKind
 from orchestrator.core.plan import CANNOT_BE_SKIPPED, MANUAL, Role
-from orchestrator.core.settle import step_choices
+from orchestrator.core.settle import adopts, step_choices
 from orchestrator.core.states import RunState, StepState
 from orchestrator.core.verbs import CONDITIONS, verb_name
 from orchestrator.errors import RefusedError
@@ -157,20 +157,20 @@ def test_evidence_against_the_log_is_no_choice_of_words_but_ends_in_adopt() -> N
     story.tell(driver(0))
     story.proceed()
     story.failed("db1/inspect")
-    assert not any("adopt" in choice for choice in story.run.held_choices), (
-        "nothing stands against the log yet"
-    )
+    assert not any("adopt" in cause for cause in story.run.held_causes), "nothing stands against the log yet"
     story.tell(Retry(story.next(), "ann", "db1/inspect"))
     story.proceed()
     against = Failed("two places know epoch 2", evidence={CONTRADICTIONS: ["two places know epoch 2"]})
     story.ended("db1/inspect", against)
-    wanted = [
-        "continuity retry r1 db1/inspect",
-        "continuity abort r1 --reason TEXT",
-        "continuity adopt g1 --by NAME",
-    ]
-    assert list(story.run.held_choices) == wanted
+    wanted = ["continuity retry r1 db1/inspect", "continuity abort r1 --reason TEXT"]
+    assert list(story.run.held_choices) == wanted, "while the run holds the group it cannot be adopted"
     assert step_choices(story.run, story.plan.steps["db1/inspect"], StepState.FAILED) == wanted
+    adopt = "continuity adopt g1 --by NAME"
+    assert story.run.held_causes[0].endswith(f"two places know epoch 2; once this run has ended: {adopt}")
+    assert adopts(story.run) == (adopt,)
+    story.follow(wanted[-1])
+    assert story.run.state is RunState.ABORTED
+    assert story.states["g1"].claim == "", "the next command is accepted now"
 
 
 def test_retry_without_a_step_takes_all_that_waits_for_people() -> None:

@@ -1,0 +1,257 @@
+"""Decides what is asked of the people at a driver's terminal, and when; every order that they give is one verb.
+
+The driver goes on with its turns while a question is open. What another terminal answers, skips, stops or takes back
+meanwhile makes the question void: it is withdrawn, and what happened is said.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import _acceptance as acceptance
+from orchestrator.cli import _exits
+from orchestrator.cli._output import Output, emit
+from orchestrator.cli._prompt import Keyboard, Prompt, Screen
+from orchestrator.cli.verbs import loss_limit_ms, say_what_follows
+from orchestrator.core.inputs import Abort, Confirm, Resume
+from orchestrator.core.run import Run, all_promoted
+from orchestrator.core.states import RunState, StepState
+from orchestrator.engine.clock import now
+from orchestrator.engine.loop import POLL_SECONDS_FOR_PEOPLE, stands_still
+from orchestrator.errors import RefusedError
+
+if TYPE_CHECKING:
+    from orchestrator.bootstrap.app import App
+    from orchestrator.bootstrap.operations import Driver
+
+ORDER, ACCEPTANCE = " order", " acceptance"
+"""What is asked about beside steps, none of which is called so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What a command may say in advance of being asked."""
+
+    by: str
+    is_confirmed: bool
+    accept_loss: str | None
+    even_if_healthy: bool
+    output: Output
+
+
+@dataclass(slots=True)
+class Conductor:
+    """The people at this terminal and the run that this process drives."""
+
+    app: App
+    driver: Driver
+    flags: Flags
+    prompt: Prompt
+    on_terminal: bool
+    answered: tuple[str, bool] | None = None  # what was asked about, and whether the phrase was typed
+    confirmed: list[str] = field(default_factory=list)  # typed, and not yet in the log
+    declined: set[str] = field(default_factory=set)
+    has_gone_on: bool = False  # something was confirmed since people declined
+
+    def drive(self) -> int:
+        """Drive to the end, asking people where the run waits for them. Returns the exit code."""
+        driver = self.driver
+        while True:
+            run = driver.go(self._may_leave, self._is_called)
+            self.prompt.screen.settle()
+            answered, self.answered = self.answered, None
+            if self.prompt.subject and not self._is_apt(run):
+                self.prompt.close()
+            if run.is_final:
+                break
+            if run.state is RunState.READY:
+                self._at_ready(answered)
+            elif not (self._at_terminal(run, answered) if self.on_terminal else self._with_yes(run)):
+                break
+        show_end(self.app, driver.run, self.flags.output)
+        return _exits.of_run(driver.run.state)
+
+    # --- between two turns of the driver ------------------------------------------------------
+
+    def _may_leave(self, run: Run) -> bool:
+        """The run waits for people: is there something to ask, or nobody to ask?"""
+        if self.prompt.subject:
+            return False
+        return run.state is RunState.READY or not self.on_terminal or bool(waiting(run))
+
+    def _is_called(self, run: Run) -> bool:
+        subject = self.prompt.subject
+        if not subject:
+            return False
+        if not self._is_apt(run):
+            return True
+        is_typed = self.prompt.answer(shows_at_once=stands_still(run))
+        if is_typed is not None:
+            self.answered = subject, is_typed
+        return is_typed is not None
+
+    def _is_apt(self, run: Run) -> bool:
+        """Does the open question still ask for anything?"""
+        if self.prompt.subject == ORDER:
+            return run.state is RunState.READY
+        return self.prompt.subject in waiting(run)
+
+    # --- the order ----------------------------------------------------------------------------
+
+    def _at_ready(self, answered: tuple[str, bool] | None) -> None:
+        """Show the loss about to be accepted and take the typed confirmation; refusing undoes the run."""
+        if answered is None:
+            self._ask_for_the_order()
+        elif not answered[1]:
+            if self._tell(Abort(now(self.app.clock), self.flags.by, "not confirmed")):
+                raise RefusedError("not confirmed: nothing was changed")
+        else:
+            if not self.flags.even_if_healthy:
+                acceptance.refuse_a_healthy_source(self.app, self.driver, self.flags.by, None)
+            self._authorise("typed")
+
+    def _ask_for_the_order(self) -> None:
+        from orchestrator.bootstrap.documents import unmeasured
+        from orchestrator.bootstrap.observe import confirmation
+
+        run, say = self.driver.run, self.prompt.screen.say
+        documents = unmeasured(self.app, run.plan)
+        shown = confirmation(run, documents)
+        if not self.flags.even_if_healthy:
+            acceptance.refuse_a_healthy_source(self.app, self.driver, self.flags.by, shown)
+        if not self.flags.is_confirmed:
+            phrase = f"{run.plan.operation} {run.plan.target}"
+            self.prompt.open(ORDER, phrase, shown.text, acceptance.text(self._limit_ms(run)))
+            return
+        for line in acceptance.before_yes(run, documents, self._limit_ms(run)):
+            say(line)
+        self._authorise("--yes")
+
+    def _limit_ms(self, run: Run) -> int:
+        from orchestrator.bootstrap.operations import strictest_rpo_ms
+
+        limit = loss_limit_ms(self.flags.accept_loss) if acceptance.may_lose(run) else 0
+        return strictest_rpo_ms(run.plan) if limit is None else limit
+
+    def _authorise(self, method: str) -> None:
+        try:
+            self.driver.authorise(self.flags.by, self._limit_ms(self.driver.run), method)
+        except RefusedError as refused:
+            if self.driver.run.state is RunState.READY:
+                raise
+            self.prompt.screen.say(refused.message)  # another terminal was faster
+
+    # --- steps of people ----------------------------------------------------------------------
+
+    def _with_yes(self, run: Run) -> bool:
+        """Only the moment of going home is taken as confirmed: it was what the command asked for; nobody else's
+        step is. False: the run is left as it is."""
+        if self.flags.is_confirmed:
+            self.confirmed = [step for step in waiting(run) if step.endswith("/go-home")]
+        return self._submit()
+
+    def _at_terminal(self, run: Run, answered: tuple[str, bool] | None) -> bool:
+        """Take what was typed and ask for what is left. False: people here decline, the run is left as it is.
+
+        While the run stands still all is asked before anything goes on: progress would hide a question. Where
+        it goes on by another terminal's word, what is typed here counts at once."""
+        steps = waiting(run)
+        if answered is not None and answered[0] in steps:
+            step, is_typed = answered
+            (self.confirmed.append if is_typed else self.declined.add)(step)
+        asked = {self.prompt.subject, *self.confirmed, *self.declined}
+        left = [step for step in steps if step not in asked]
+        is_still = stands_still(run)
+        if self.confirmed and not (is_still and (left or self.prompt.subject)):
+            self._submit()
+            if not left:
+                return True
+        if self.prompt.subject:
+            return True
+        if not left and is_still and steps and self.has_gone_on:
+            self.has_gone_on = False
+            self.declined.clear()
+            left = steps
+        if left:
+            title = run.plan.steps[left[0]].title
+            self.prompt.open(left[0], "confirmed", f"{left[0]}: {title}")
+        return bool(left) or not (
+            is_still and steps
+        )  # what waits for nobody here may go on by another's word
+
+    def _submit(self) -> bool:
+        """False: nothing was told to the run."""
+        steps, self.confirmed = self.confirmed, []
+        text = "confirmed with the command"
+        told = [self._tell(Confirm(now(self.app.clock), self.flags.by, step, text)) for step in steps]
+        self.has_gone_on = self.has_gone_on or any(told)
+        return any(told)
+
+    def _tell(self, verb: Abort | Confirm) -> bool:
+        """False: another terminal was faster, and what was said here is void."""
+        try:
+            self.driver.tell(verb)
+        except RefusedError as refused:
+            self.prompt.screen.say(refused.message)
+            return False
+        return True
+
+
+def conduct(app: App, driver: Driver, flags: Flags, screen: Screen) -> int:
+    """Drive to the end, asking people where the run waits for them. Returns the exit code."""
+    on_terminal = sys.stdin.isatty() and not flags.is_confirmed
+    return Conductor(app, driver, flags, Prompt(screen, Keyboard()), on_terminal).drive()
+
+
+def waiting(run: Run) -> list[str]:
+    """Steps that people can confirm now."""
+    if run.is_final or run.phase is RunState.ABORTING:
+        return []
+    busy = [step for name in run.active for step in run.units[name].busy]
+    return sorted(step for step in busy if run.step(step).state is StepState.WAITING)
+
+
+def accept_again(app: App, driver: Driver, flags: Flags, screen: Screen) -> Resume | None:
+    """A crash or a pause voids the accepted loss until every promotion was sent: ask for it again. The verb that
+    lets the run go on here; None where another terminal has said meanwhile how it goes on."""
+    run = driver.run
+    if all_promoted(run):
+        return Resume(now(app.clock), flags.by)
+    limit = loss_limit_ms(flags.accept_loss)
+    if limit is None:
+        limit = acceptance.limit_on_resume_ms(app.journal, run)
+    if not flags.is_confirmed:
+        prompt = Prompt(screen, Keyboard())
+        prompt.open(ACCEPTANCE, f"resume {run.id}", acceptance.text(limit))
+        is_typed = None
+        while is_typed is None:
+            is_typed = prompt.answer(seconds_max=POLL_SECONDS_FOR_PEOPLE)
+            if is_typed is None and not _must_accept(driver.listen()):
+                prompt.close()
+                return None
+        if not is_typed:
+            raise RefusedError("not confirmed: the run stays as it is", (f"continuity resume {run.id}",))
+    return Resume(now(app.clock), flags.by, limit)
+
+
+def _must_accept(run: Run) -> bool:
+    """Does this run still wait for somebody who accepts the loss and lets it go on?"""
+    if run.is_final or run.phase is RunState.ABORTING or all_promoted(run):
+        return False
+    return run.accepted_loss_ms is None or run.state is RunState.PAUSED
+
+
+def show_end(app: App, run: Run, output: Output, driver_pid: int = 0) -> None:
+    from orchestrator.reports.record import record
+    from orchestrator.reports.record_text import record_text
+    from orchestrator.reports.state import run_document, run_text
+
+    if run.is_final:
+        document = record(app.journal, run.id)
+        schema = document.pop("schema")
+        emit(output, schema, document, record_text(document, run))
+        say_what_follows(run)
+        return
+    emit(output, "continuity/run/v1", run_document(run, driver_pid), run_text(run, driver_pid))
