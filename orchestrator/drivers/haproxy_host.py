@@ -99,7 +99,7 @@ def _route_locked(arguments: Mapping[str, Any], deadline: float) -> Mapping[str,
     site = str(entry["site"]) if undo and entry is not None else str(arguments["site"])
     entries[backend] = {"epoch": epoch, "site": site, "run": run, "previous": previous, "undone": undo}
     _write(arguments["epoch_file"], json.dumps(entries, sort_keys=True, indent=1) + "\n", durable=False)
-    _change(arguments, wanted, before, deadline)
+    _change(arguments, wanted, deadline)
     _write(arguments["state_file"], _ask(arguments["socket"], (SHOW,), deadline), durable=True)
     _sync(arguments["epoch_file"])
     after = _runtime(arguments, deadline)
@@ -124,16 +124,15 @@ def _compare(entry: Mapping[str, Any] | None, run: str, epoch: int, undo: bool) 
         raise _StopError("refused", f"epoch {epoch} was used here by another run ({entry['run']})")
 
 
-def _change(
-    arguments: Mapping[str, Any], wanted: Mapping[str, str], before: Mapping[str, str], deadline: float
-) -> None:
+def _change(arguments: Mapping[str, Any], wanted: Mapping[str, str], deadline: float) -> None:
     backend = arguments["backend"]
     order = sorted(SERVERS, key=lambda server: wanted[server] != "ready")  # open before closing: no gap
     commands: list[tuple[str, ...]] = [
         ("set", "server", f"{backend}/{server}", "state", wanted[server]) for server in order
     ]
     if arguments.get("end_sessions"):
-        closed = [server for server in SERVERS if wanted[server] == "maint" and before[server] == "ready"]
+        # Whatever it was before: an earlier move, or an attempt that died, may have closed it and left them open.
+        closed = [server for server in SERVERS if wanted[server] == "maint"]
         commands += [("shutdown", "sessions", "server", f"{backend}/{server}") for server in closed]
     answer = _ask(arguments["socket"], commands, deadline, changing=True).strip()
     if answer:
