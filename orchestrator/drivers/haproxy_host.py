@@ -94,14 +94,16 @@ def _route_locked(arguments: Mapping[str, Any], deadline: float) -> Mapping[str,
     own = entry is not None and entry["run"] == run and entry["epoch"] == epoch
     previous = entry["previous"] if own and entry is not None else _administrative(before)
     wanted = dict(previous) if undo else _wanted(bool(arguments["here"]))
-    # The claim is visible to every other process before the change; it reaches the disk with the rest.
+    # The claim is visible to every other process before the change. It reaches the disk after it, so as not to
+    # delay it, and before the state: after a power cut no proxy routes by a state whose epoch it does not know.
     # An undo gives the routing back, never the epoch: epochs only grow.
     site = str(entry["site"]) if undo and entry is not None else str(arguments["site"])
     entries[backend] = {"epoch": epoch, "site": site, "run": run, "previous": previous, "undone": undo}
     _write(arguments["epoch_file"], json.dumps(entries, sort_keys=True, indent=1) + "\n", durable=False)
     _change(arguments, wanted, deadline)
-    _write(arguments["state_file"], _ask(arguments["socket"], (SHOW,), deadline), durable=True)
+    state = _ask(arguments["socket"], (SHOW,), deadline)
     _sync(arguments["epoch_file"])
+    _write(arguments["state_file"], state, durable=True)
     after = _runtime(arguments, deadline)
     saved = _admin_states(_read(arguments["state_file"]), backend)
     if after != wanted or saved != wanted:
