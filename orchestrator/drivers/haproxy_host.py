@@ -162,7 +162,7 @@ def _admin_states(text: str, backend: str) -> dict[str, str] | None:
     """server → ready | maint | down, from the output of `show servers state`; None without the backend."""
     columns: list[str] = []
     found: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.startswith("# "):
             columns = line[2:].split()
         elif columns and len(fields := line.split()) >= len(columns):
@@ -193,7 +193,7 @@ def configuration_problems(text: str, state_file: str, backend: str) -> list[str
     section, loads_all, loads_own, file, servers = "", False, False, "", set()
     named = False
     base = ""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         words = line.partition("#")[0].split()
         if not words:
             continue
