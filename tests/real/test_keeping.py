@@ -108,9 +108,11 @@ def serves(lab: Lab, site: SiteName) -> None:
     assert {told.site for told in ledger.read() if told.outcome == "acked"} == {site}
 
 
-def refused_after(lab: Lab, meanwhile: Callable[[], object], says: str, **how: bool) -> None:
+def refused_after(
+    lab: Lab, meanwhile: Callable[[], object], says: str, *, at: str = "keep reserved", **how: bool
+) -> None:
     """Keeping home is begun, and what was seen before is true no more when its epoch would be granted."""
-    app = App(Settings(lab.estate), at_point=lambda name: name == "keep reserved" and meanwhile())
+    app = App(Settings(lab.estate), at_point=lambda name: name == at and meanwhile())
     wanted = keeping.Wanted(GROUP, "home", "Tester", "a false alarm", **how)
     try:
         seen = keeping.look(app, wanted, app.journal.group(GROUP))
@@ -121,6 +123,13 @@ def refused_after(lab: Lab, meanwhile: Callable[[], object], says: str, **how: b
         app.close()
     assert "stays reserved as resolve-" in refused.value.message
     assert group(lab)["conflict"] == "split_brain"
+
+
+def opened_by_hand(lab: Lab) -> None:
+    """Somebody makes a primary of what was closed: it was theirs a moment ago."""
+    (lab.site("embassy").data / "standby.signal").unlink()
+    faults._unit(lab, "embassy", "postgresql", start=True)
+    postgres.wait_ready(lab, "embassy").close()
 
 
 def without_power_fence(lab: Lab) -> None:
@@ -162,7 +171,16 @@ def test_home_is_kept_under_a_new_epoch_and_serves_again(lab: Lab) -> None:
     postgres.wait_ready(lab, "home").close()
     assert rights(lab, "home") == {(1, "home")}
 
-    for point in ("keep reserved", "keep closed", f"keep row {min(DATABASES)}", "keep granted"):
+    refused_after(lab, lambda: opened_by_hand(lab), "two sites would write", at="keep stopped", close=True)
+    assert rights(lab, "home") == {(1, "home")}
+
+    for point in (
+        "keep reserved",
+        "keep stopped",
+        "keep closed",
+        f"keep row {min(DATABASES)}",
+        "keep granted",
+    ):
         done = labs.run(lab, sys.executable, "-c", DIES, str(lab.estate), GROUP, point)
         assert done.returncode == KILLED, f"{point}: {done.stderr}"
         assert group(lab)["conflict"] == "split_brain"
