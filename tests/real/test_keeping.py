@@ -132,6 +132,19 @@ def opened_by_hand(lab: Lab) -> None:
     postgres.wait_ready(lab, "embassy").close()
 
 
+def changed_meanwhile(lab: Lab) -> None:
+    """Home stops, or what was closed is opened, after both were seen to be as they should."""
+    refused_after(
+        lab, lambda: faults._unit(lab, "home", "postgresql", start=False), "takes no writes", close=True
+    )
+    faults._unit(lab, "home", "postgresql", start=True)
+    postgres.wait_ready(lab, "home").close()
+    assert rights(lab, "home") == {(1, "home")}
+
+    refused_after(lab, lambda: opened_by_hand(lab), "two sites would write", at="keep stopped", close=True)
+    assert rights(lab, "home") == {(1, "home")}
+
+
 def without_power_fence(lab: Lab) -> None:
     document = yaml.safe_load(lab.estate.read_text(encoding="utf-8"))
     document["fences"]["home"] = [f for f in document["fences"]["home"] if f["proves"] != "power-off"]
@@ -164,16 +177,7 @@ def test_home_is_kept_under_a_new_epoch_and_serves_again(lab: Lab) -> None:
 
     failback = say(lab, REFUSED, "failback", "--yes")
     assert f"{GROUP} is split_brain" in failback["message"]
-    refused_after(
-        lab, lambda: faults._unit(lab, "home", "postgresql", start=False), "takes no writes", close=True
-    )
-    faults._unit(lab, "home", "postgresql", start=True)
-    postgres.wait_ready(lab, "home").close()
-    assert rights(lab, "home") == {(1, "home")}
-
-    refused_after(lab, lambda: opened_by_hand(lab), "two sites would write", at="keep stopped", close=True)
-    assert rights(lab, "home") == {(1, "home")}
-
+    changed_meanwhile(lab)
     for point in (
         "keep reserved",
         "keep stopped",
