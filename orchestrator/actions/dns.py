@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from orchestrator.core.model import NameServer
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded, Unknown
 from orchestrator.core.plan import Parts, Touch, Undo
 from orchestrator.core.values import (
@@ -85,14 +87,12 @@ class Update:
         context.secrets.value(context.params.key)
 
     def check(self, context: Context[UpdateParams]) -> Finding:
-        from orchestrator.drivers import dns
 
         params = context.params
         server = context.parts.name_servers[params.server]
-        bound = min(QUERY_SECONDS_MAX, context.seconds_left())
+        deadline = time.monotonic() + min(QUERY_SECONDS_MAX, context.seconds_left())
         try:
-            claim = dns.read_claim(server, params.name, timeout_seconds=bound)
-            answer = dns.query(server, params.name, params.type, timeout_seconds=bound)
+            claim, answer = _asked(server, params, deadline)
         except ContinuityError as error:
             return Finding(FindingKind.CANNOT_TELL, str(error))
         if claim is None or (claim.epoch, claim.run) != (params.epoch, context.run):
@@ -116,10 +116,9 @@ class Update:
         params = context.params
         server = context.parts.name_servers[params.server]
         after = dns.claim(params.epoch, params.site, context.run)
-        bound = min(QUERY_SECONDS_MAX, context.seconds_left())
+        deadline = time.monotonic() + min(QUERY_SECONDS_MAX, context.seconds_left())
         try:
-            before = dns.read_claim(server, params.name, timeout_seconds=bound)
-            old = dns.query(server, params.name, params.type, timeout_seconds=bound)
+            before, old = _asked(server, params, deadline)
         except TransientError as error:
             return Failed(str(error), retryable=True)
         except ContinuityError as error:
@@ -188,6 +187,15 @@ class Update:
                 )
             return Failed(str(error), retryable=error.code == "SERVFAIL")
         return Succeeded()
+
+
+def _asked(server: NameServer, params: UpdateParams, deadline: float) -> tuple[dns.Claim | None, dns.Answer]:
+    """The claim and the value that stand, both within one deadline."""
+    from orchestrator.drivers import dns
+
+    claim = dns.read_claim(server, params.name, timeout_seconds=dns.seconds_until(deadline))
+    left = dns.seconds_until(deadline)
+    return claim, dns.query(server, params.name, params.type, timeout_seconds=left)
 
 
 def _refusal(before: dns.Claim | None, params: UpdateParams, run: str) -> str:
@@ -292,19 +300,15 @@ class QueryCheck:
 
         params = context.params
         problems = []
-        for name in params.servers:
+        servers = [context.parts.name_servers[name] for name in params.servers]
+        for server, share_seconds in dns.shares(servers, timeout_seconds):
             try:
-                answer = dns.query(
-                    context.parts.name_servers[name],
-                    params.name,
-                    params.type,
-                    timeout_seconds=timeout_seconds,
-                )
+                answer = dns.query(server, params.name, params.type, timeout_seconds=share_seconds)
             except TransientError as error:
                 problems.append(str(error))
                 continue
             if answer.values != tuple(sorted(params.expect.split())):
-                problems.append(f"{name}: {params.name} is {' '.join(answer.values) or answer.code}")
+                problems.append(f"{server.name}: {params.name} is {' '.join(answer.values) or answer.code}")
         return problems
 
     def _evidence(self, params: QueryParams) -> dict[str, Any]:

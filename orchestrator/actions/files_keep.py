@@ -105,9 +105,17 @@ class Keep:
             return Failed(f"{params.source_host}: {params.source_manifest}: there is no manifest")
         if seen["mode"] == files_history.OPEN or seen["taking"]:
             return Failed(f"{params.published} on {params.host} still takes documents", retryable=True)
-        found = files_history.beyond(
-            files_history.holding(kept), files_history.holding(seen), params.epoch, params.site
-        )
+        ours_held, theirs_held = files_history.holding(kept), files_history.holding(seen)
+        for host, manifest, held in (
+            (params.host, params.manifest, theirs_held),
+            (params.source_host, params.source_manifest, ours_held),
+        ):
+            if held.unread:
+                return Failed(
+                    f"{host}: {manifest}: line {held.unread} is not `HASH  NAME` (a name cannot hold a newline): what it"
+                    " names could be neither compared nor kept. People mend the manifest"
+                )
+        found = files_history.beyond(ours_held, theirs_held, params.epoch, params.site)
         if not found.documents:
             return Succeeded(_evidence(params, (), ""))
         if found.is_second and not params.resolved:

@@ -98,6 +98,12 @@ def list_documents(
                 unseen.append({"documents": unit, "site": asked})
                 lines.append(f"{unit} at {asked}: not seen ({error}): what differs there is not known")
                 continue
+            for at, held in ((keep, kept), (site, other)):
+                if held.unread:
+                    unseen.append({"documents": unit, "site": at})
+                    lines.append(
+                        f"{unit} at {at}: line {held.unread} of the manifest cannot be read and is left out"
+                    )
             only, differ = _write(unit, (site, keep), (other, kept), handle)
             counts[f"{unit}@{site}"] = {"only": only, "differ": differ}
             lines.append(

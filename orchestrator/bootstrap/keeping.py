@@ -232,6 +232,7 @@ def keep(app: App, wanted: Wanted, sides: Sides, diverged: Mapping[str, Json]) -
     app.at_point("keep reserved")
     try:
         closed = close(app, wanted, held.id) if wanted.close else {}
+        app.at_point("keep stopped")
         seen = look(app, wanted, app.journal.group(wanted.group))
         must_be_possible(app, wanted, seen)
         if not wanted.close:

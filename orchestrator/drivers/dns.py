@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from orchestrator.errors import ContinuityError, TransientError
 
 CLAIM_LABEL = "_continuity"
 RESOLVE_SECONDS = 0.5
+LEFT_SECONDS_MIN = 0.001
 
 _CLAIM = re.compile(r"epoch=(?P<epoch>\d+) site=(?P<site>\S+)(?: run=(?P<run>\S+))?")
 
@@ -110,26 +112,17 @@ def read_claim(server: NameServer, name: str, *, timeout_seconds: float) -> Clai
 
 
 def query(server: NameServer, name: str, kind: str, *, timeout_seconds: float) -> Answer:
-    """Ask one server, over UDP and, when the answer is cut, over TCP, within the bound.
+    """Ask one server, over UDP and, when the answer is cut, over TCP: both together within the bound.
 
     The socket is connected: so "nobody listens there" and "no way there" (ICMP) end the wait at once.
     """
     import dns.exception
     import dns.message
-    import dns.query
     import dns.rcode
 
     question = dns.message.make_query(absolute(name), kind)
     try:
-        with _connected(server) as sock:
-            reply, _ = dns.query.udp_with_fallback(
-                question,
-                server.address,
-                timeout=timeout_seconds,
-                port=server.port,
-                ignore_unexpected=True,
-                udp_sock=sock,
-            )
+        reply = _exchange(server, question, time.monotonic() + timeout_seconds)
     except (dns.exception.DNSException, OSError) as error:
         raise NoReplyError(f"{server.name} ({server.address}:{server.port}): {_text(error)}") from error
     found = reply.get_rrset(
@@ -141,6 +134,41 @@ def query(server: NameServer, name: str, kind: str, *, timeout_seconds: float) -
         values,
         found.ttl if found else 0,
     )
+
+
+def _exchange(server: NameServer, question: Any, deadline: float) -> Any:
+    """dnspython's own fallback gives the whole bound to each of the two: one deadline is kept here."""
+    import dns.message
+    import dns.query
+
+    try:
+        with _connected(server) as sock:
+            return dns.query.udp(
+                question,
+                server.address,
+                timeout=seconds_until(deadline),
+                port=server.port,
+                ignore_unexpected=True,
+                raise_on_truncation=True,
+                sock=sock,
+            )
+    except dns.message.Truncated:
+        return dns.query.tcp(question, server.address, timeout=seconds_until(deadline), port=server.port)
+
+
+def seconds_until(deadline: float) -> float:
+    """What is left until a deadline on ``time.monotonic``; never nothing, since 0 would mean something else."""
+    return max(LEFT_SECONDS_MIN, deadline - time.monotonic())
+
+
+def shares(servers: Sequence[NameServer], timeout_seconds: float) -> Iterator[tuple[NameServer, float]]:
+    """Each server with the seconds it may take: what is left, divided among those still to be asked.
+
+    So a silent one keeps nobody from being asked, and all together end within the bound.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    for at, server in enumerate(servers):
+        yield server, seconds_until(deadline) / (len(servers) - at)
 
 
 def _connected(server: NameServer) -> socket.socket:
@@ -221,15 +249,18 @@ def _send(server: NameServer, message: Any, timeout_seconds: float) -> None:
 
 
 def resolver(servers: Sequence[NameServer], *, timeout_seconds: float = RESOLVE_SECONDS) -> Resolve:
-    """A look-up that asks these servers only, in this order; numeric addresses pass unasked."""
+    """A look-up that asks these servers only, in this order; numeric addresses pass unasked.
+
+    ``timeout_seconds`` is for all of them together.
+    """
 
     def resolve(name: str) -> tuple[str, ...]:
         if _is_numeric(name):
             return (name,)
         problems = []
-        for server in servers:
+        for server, share_seconds in shares(servers, timeout_seconds):
             try:
-                answer = query(server, name, "A", timeout_seconds=timeout_seconds)
+                answer = query(server, name, "A", timeout_seconds=share_seconds)
             except TransientError as error:
                 problems.append(str(error))
                 continue

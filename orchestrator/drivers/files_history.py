@@ -36,13 +36,15 @@ class Right:
 @dataclass(frozen=True, slots=True)
 class Holding:
     """What one side shows: name → SHA-256. ``since_ns``: when its manifest was written, by its own clock.
-    ``before``: the right that ``right`` has replaced."""
+    ``before``: the right that ``right`` has replaced. ``unread``: the first line of the manifest that names no
+    document that could be compared; 0: there is none."""
 
     documents: Mapping[str, str]
     since_ns: int = 0
     mode: str = ""
     right: Right | None = None
     before: Right | None = None
+    unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,21 @@ class Beyond:
 
 
 def parse(text: str | None) -> dict[str, str]:
-    """A manifest as ``sha256sum`` writes it; a line that is not one is left out."""
-    found = (_LINE.fullmatch(line) for line in (text or "").splitlines())
+    """A manifest as ``sha256sum`` writes it; a line that is not one is left out (``unread``)."""
+    found = (_LINE.fullmatch(line) for line in _lines(text))
     return {line["path"]: line["digest"] for line in found if line is not None}
+
+
+def unread(text: str | None) -> int:
+    """The number of the first line that is none of a manifest, 0 without one. So ``sha256sum`` writes a name that
+    holds a newline, too: it must not be taken for another, and not be left out without a word."""
+    numbers = (number for number, line in enumerate(_lines(text), start=1) if not _LINE.fullmatch(line))
+    return next(numbers, 0)
+
+
+def _lines(text: str | None) -> list[str]:
+    """Lines end by a newline and nothing else: U+2028, form feeds and their like may stand in names."""
+    return (text or "").removesuffix("\n").split("\n") if text else []
 
 
 def holding(seen: Mapping[str, Any]) -> Holding:
@@ -107,7 +121,7 @@ def holding(seen: Mapping[str, Any]) -> Holding:
     entry = seen["entry"]
     return Holding(
         parse(seen["text"]), int(seen["modified_ns"]), str(seen["mode"] or ""), _right(entry),
-        _right(entry and entry.get("before")),
+        _right(entry and entry.get("before")), unread(seen["text"]),
     )  # fmt: skip
 
 

@@ -54,11 +54,13 @@ def verify(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
         found, size = _hash(os.path.join(directory, name), deadline)
         read_bytes += size
         if found != digest:
-            problems.append(f"{name}: {'is missing' if found is None else 'is not what the manifest says'}")
+            problems.append(
+                f"{_said(name)}: {'is missing' if found is None else 'is not what the manifest says'}"
+            )
     own = {os.path.realpath(path), os.path.realpath(path + ".sig")}
     for name, full in _present(directory):
         if name not in listed and os.path.realpath(full) not in own:
-            problems.append(f"{name}: is not in the manifest")
+            problems.append(f"{_said(name)}: is not in the manifest")
     return {
         "manifest": text or "",
         "signature": signature or "",
@@ -121,7 +123,8 @@ def _close_locked(arguments: Mapping[str, Any], published: str, deadline: float)
     if undo:
         return _publish_locked(arguments, published, deadline)
     right = (epoch, str(arguments["site"]))
-    stands = bool(arguments.get("follows")) and entry is not None and _right(entry) == right
+    known = entry and (entry["epoch"], str(entry.get("site", "")))
+    stands = bool(arguments.get("follows")) and known == right
     closed_ns = _closed_ns(published, entry, is_own or stands)
     if not stands:
         if refusal := problem or _refusal(entry, run, epoch, undo=False):
@@ -243,10 +246,6 @@ def _set_claim(
     return dict(claim["previous"])
 
 
-def _right(entry: Mapping[str, Any]) -> tuple[int, str]:
-    return entry["epoch"], str(entry.get("site", ""))
-
-
 def wanted_state(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What ``publish`` brings about: {target, mode}."""
     directory, mode = str(arguments["directory"]), str(arguments["mode"])
@@ -272,29 +271,34 @@ def _entry(published: str) -> tuple[dict[str, Any] | None, str]:
         return None, ""
     try:
         found = json.loads(text)
-        return {
-            **found,
-            "epoch": int(found["epoch"]),
-            "run": str(found["run"]),
-            "previous": dict(found["previous"]),
-        }, ""
+        known = {"epoch": int(found["epoch"]), "run": str(found["run"]), "previous": dict(found["previous"])}
+        return {**found, **known}, ""
     except (ValueError, KeyError, TypeError):
         return None, f"{path}: cannot be understood: people decide"
 
 
 def _parse(text: str, problems: list[str]) -> dict[str, str]:
+    """Lines end by a newline and nothing else: U+2028, form feeds and their like may stand in names."""
     listed: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), start=1):
         found = _LINE.fullmatch(line)
         name = found["path"] if found else ""
-        parts = name.split("/")
-        if found is None or name.startswith("/") or any(part in ("", ".", "..") for part in parts):
+        if line.startswith("\\"):
+            problems.append(
+                f"manifest line {number}: a name that holds a newline or a backslash is not taken"
+            )
+        elif found is None or any(part in ("", ".", "..") for part in name.split("/")):
             problems.append(f"manifest line {number}: not `HASH  PATH` with a path inside the directory")
         elif name in listed:
-            problems.append(f"manifest line {number}: {name} is listed twice")
+            problems.append(f"manifest line {number}: {_said(name)} is listed twice")
         else:
             listed[name] = found["digest"]
     return listed
+
+
+def _said(name: str) -> str:
+    """A name as people can read it on one line."""
+    return name if name.isprintable() else repr(name)
 
 
 def _present(directory: str) -> Iterator[tuple[str, str]]:
@@ -350,15 +354,12 @@ def _set_mode(published: str, mode: str | None) -> None:
 
 
 def _point(link: str, target: str | None) -> None:
-    if target is None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(link)
-        return
     temporary = f"{link}.new"
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    os.symlink(target, temporary)
-    os.replace(temporary, link)
+        os.unlink(temporary if target else link)
+    if target:
+        os.symlink(target, temporary)
+        os.replace(temporary, link)
 
 
 def _replace(path: str, text: str) -> None:

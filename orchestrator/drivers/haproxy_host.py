@@ -94,14 +94,16 @@ def _route_locked(arguments: Mapping[str, Any], deadline: float) -> Mapping[str,
     own = entry is not None and entry["run"] == run and entry["epoch"] == epoch
     previous = entry["previous"] if own and entry is not None else _administrative(before)
     wanted = dict(previous) if undo else _wanted(bool(arguments["here"]))
-    # The claim is visible to every other process before the change; it reaches the disk with the rest.
+    # The claim is visible to every other process before the change. It reaches the disk after it, so as not to
+    # delay it, and before the state: after a power cut no proxy routes by a state whose epoch it does not know.
     # An undo gives the routing back, never the epoch: epochs only grow.
     site = str(entry["site"]) if undo and entry is not None else str(arguments["site"])
     entries[backend] = {"epoch": epoch, "site": site, "run": run, "previous": previous, "undone": undo}
     _write(arguments["epoch_file"], json.dumps(entries, sort_keys=True, indent=1) + "\n", durable=False)
-    _change(arguments, wanted, before, deadline)
-    _write(arguments["state_file"], _ask(arguments["socket"], (SHOW,), deadline), durable=True)
+    _change(arguments, wanted, deadline)
+    state = _ask(arguments["socket"], (SHOW,), deadline)
     _sync(arguments["epoch_file"])
+    _write(arguments["state_file"], state, durable=True)
     after = _runtime(arguments, deadline)
     saved = _admin_states(_read(arguments["state_file"]), backend)
     if after != wanted or saved != wanted:
@@ -124,16 +126,15 @@ def _compare(entry: Mapping[str, Any] | None, run: str, epoch: int, undo: bool) 
         raise _StopError("refused", f"epoch {epoch} was used here by another run ({entry['run']})")
 
 
-def _change(
-    arguments: Mapping[str, Any], wanted: Mapping[str, str], before: Mapping[str, str], deadline: float
-) -> None:
+def _change(arguments: Mapping[str, Any], wanted: Mapping[str, str], deadline: float) -> None:
     backend = arguments["backend"]
     order = sorted(SERVERS, key=lambda server: wanted[server] != "ready")  # open before closing: no gap
     commands: list[tuple[str, ...]] = [
         ("set", "server", f"{backend}/{server}", "state", wanted[server]) for server in order
     ]
     if arguments.get("end_sessions"):
-        closed = [server for server in SERVERS if wanted[server] == "maint" and before[server] == "ready"]
+        # Whatever it was before: an earlier move, or an attempt that died, may have closed it and left them open.
+        closed = [server for server in SERVERS if wanted[server] == "maint"]
         commands += [("shutdown", "sessions", "server", f"{backend}/{server}") for server in closed]
     answer = _ask(arguments["socket"], commands, deadline, changing=True).strip()
     if answer:
@@ -161,7 +162,7 @@ def _admin_states(text: str, backend: str) -> dict[str, str] | None:
     """server → ready | maint | down, from the output of `show servers state`; None without the backend."""
     columns: list[str] = []
     found: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.startswith("# "):
             columns = line[2:].split()
         elif columns and len(fields := line.split()) >= len(columns):
@@ -192,7 +193,7 @@ def configuration_problems(text: str, state_file: str, backend: str) -> list[str
     section, loads_all, loads_own, file, servers = "", False, False, "", set()
     named = False
     base = ""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         words = line.partition("#")[0].split()
         if not words:
             continue

@@ -235,7 +235,7 @@ def _clear_settings(data: Path, names: tuple[str, ...]) -> list[str]:
     text = automatic.read_text(encoding="utf-8") if automatic.exists() else ""
     kept = [
         line
-        for line in text.splitlines()
+        for line in text.removesuffix("\n").split("\n")  # and nothing else: a value may hold U+2028
         if line.partition("=")[0].strip().lower() not in names or line.lstrip().startswith("#")
     ]
     _replace(automatic, "\n".join(kept) + "\n")

@@ -21,7 +21,8 @@ _registry = threading.Lock()
 
 
 def _file(folder: Path, run: str) -> Path:
-    return folder / f"run-{run}.lock"
+    """One name for one file, however the folder is called: the registry knows by it what is open here."""
+    return folder.resolve() / f"run-{run}.lock"
 
 
 def acquire(folder: Path, run: str) -> None:

@@ -26,15 +26,24 @@ def current_number(folder: Path) -> int:
 
 
 def parse_manifest(text: str) -> dict[str, str]:
-    """path → digest. ValueError for a line that is not one, or a path that leaves the folder."""
+    """path → digest. ValueError for a line that is not one, or a path that leaves the folder.
+
+    Lines end by a newline and nothing else: U+2028, form feeds and their like may stand in names.
+    """
     found: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in text.removesuffix("\n").split("\n") if text else ():
         digest, separator, name = line.partition("  ")
-        parts = Path(name).parts
-        if not separator or len(digest) != 64 or not parts or Path(name).is_absolute() or ".." in parts:
+        if not separator or len(digest) != 64:
             raise ValueError(f"not a line of a manifest: {line[:120]!r}")
+        must_be_name(name)
         found[name] = digest
     return found
+
+
+def must_be_name(name: str) -> None:
+    """ValueError for what cannot stand in a manifest, or would be found under another name on disk."""
+    if "\n" in name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise ValueError(f"not a document's name: {name[:120]!r}")
 
 
 def add(folder: Path, number: int, documents: Mapping[str, bytes], manifest: str, signature: str) -> None:
@@ -49,7 +58,7 @@ def add(folder: Path, number: int, documents: Mapping[str, bytes], manifest: str
                 path = coming / DOCUMENTS / name
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 path.write_bytes(content)
-            (coming / MANIFEST).write_text(manifest, encoding="utf-8")
+            (coming / MANIFEST).write_bytes(manifest.encode())
             (coming / SIGNATURE).write_text(signature, encoding="utf-8")
             _flush(coming)
             os.rename(coming, target)
@@ -75,6 +84,11 @@ def point(link: Path, target: Path) -> None:
     os.replace(temporary, link)
 
 
+def _text(path: Path) -> str:
+    """As it was signed: a carriage return in a name must not become a newline."""
+    return path.read_bytes().decode("utf-8")
+
+
 def set_aside(folder: Path, number: int, manifest: str) -> list[Path]:
     """Rename every edition from ``number`` on that is not this one: their numbers will be given again.
 
@@ -82,7 +96,7 @@ def set_aside(folder: Path, number: int, manifest: str) -> list[Path]:
     """
     moved = []
     for edition in sorted((folder / "editions").glob("[0-9]*")):
-        theirs = (edition / MANIFEST).read_text(encoding="utf-8")
+        theirs = _text(edition / MANIFEST)
         if int(edition.name) < number or (int(edition.name) == number and theirs == manifest):
             continue
         aside = folder / "aside"
@@ -99,7 +113,7 @@ def set_aside(folder: Path, number: int, manifest: str) -> list[Path]:
 def manifest_of_current(folder: Path) -> str:
     """The current edition's manifest; "" where there is none."""
     try:
-        return (folder / "current" / MANIFEST).read_text(encoding="utf-8")
+        return _text(folder / "current" / MANIFEST)
     except FileNotFoundError:
         return ""
 
@@ -113,5 +127,5 @@ def read(folder: Path, number: int) -> tuple[dict[str, bytes], str, str]:
         for path in sorted(documents.rglob("*"))
         if path.is_file()
     }
-    manifest = (edition / MANIFEST).read_text(encoding="utf-8")
+    manifest = _text(edition / MANIFEST)
     return found, manifest, (edition / SIGNATURE).read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ import json
 import sys
 import threading
 import time
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,15 +45,17 @@ class Gazette:
 
     def document(self, name: str) -> bytes | None:
         """A published document; None when there is none of that name."""
-        base = (self.folder / "published").resolve()
+        return self._file((self.folder / "published").resolve(), name)
+
+    def _file(self, base: Path, name: str) -> bytes | None:
+        if "\0" in name:
+            return None
         path = (base / name).resolve()
         return path.read_bytes() if path.is_relative_to(base) and path.is_file() else None
 
     def part_of_edition(self, number: str, name: str) -> bytes | None:
         """A file of an edition as it lies on disk, for the replicator of the other site."""
-        base = (self.folder / "editions").resolve()
-        path = (base / number / name).resolve()
-        return path.read_bytes() if path.is_relative_to(base) and path.is_file() else None
+        return self._file((self.folder / "editions").resolve(), f"{number}/{name}")
 
     def take(self, name: str, content: bytes) -> int:
         """Take one document: the number of its edition; 0 in any mode but full.
@@ -69,6 +72,8 @@ class Gazette:
         """Add or replace documents: a new edition, signed. Returns its number."""
         from orchestrator.drivers import sshsig
 
+        for name in added:
+            editions.must_be_name(name)
         with self._one_at_a_time:
             number = editions.current_number(self.folder)
             documents = editions.read(self.folder, number)[0] if number else {}
@@ -85,6 +90,11 @@ def manifest_of(documents: dict[str, bytes]) -> str:
     return "".join(f"{hashlib.sha256(documents[name]).hexdigest()}  {name}\n" for name in sorted(documents))
 
 
+def named(path: str) -> str:
+    """The name that a path in a request means."""
+    return urllib.parse.unquote(path)
+
+
 def handler(gazette: Gazette) -> type[http.server.BaseHTTPRequestHandler]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -95,10 +105,10 @@ def handler(gazette: Gazette) -> type[http.server.BaseHTTPRequestHandler]:
             if self.path in ("/readyz", "/editions/latest"):
                 self._answer(200, gazette.state())
             elif self.path.startswith("/documents/"):
-                self._send(gazette.document(self.path.removeprefix("/documents/")))
+                self._send(gazette.document(named(self.path.removeprefix("/documents/"))))
             elif self.path.startswith("/replica/"):
                 number, _, name = self.path.removeprefix("/replica/").partition("/")
-                self._send(gazette.part_of_edition(number, name))
+                self._send(gazette.part_of_edition(number, named(name)))
             else:
                 self._answer(404, {"site": gazette.site, "error": "no such path"})
 
@@ -109,9 +119,9 @@ def handler(gazette: Gazette) -> type[http.server.BaseHTTPRequestHandler]:
                 self._answer(413 if length > BODY_BYTES_MAX else 404, {"site": gazette.site})
                 return
             content = self.rfile.read(length)
-            name = self.path.removeprefix("/documents/")
+            name = named(self.path.removeprefix("/documents/"))
             try:
-                editions.parse_manifest(f"{'0' * 64}  {name}")
+                editions.must_be_name(name)
             except ValueError:
                 self._answer(422, {"site": gazette.site, "error": "not a document's name"})
                 return

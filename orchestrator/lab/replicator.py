@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from orchestrator.drivers import http, sshsig
 from orchestrator.errors import ContinuityError
@@ -49,7 +50,7 @@ class Replicator:
         sshsig.verify(self._public_key, signature, manifest.encode())
         documents: dict[str, bytes] = {}
         for name, digest in editions.parse_manifest(manifest).items():
-            documents[name] = self._get(f"{base}/{editions.DOCUMENTS}/{name}")
+            documents[name] = self._get(f"{base}/{editions.DOCUMENTS}/{quote(name)}")
             if hashlib.sha256(documents[name]).hexdigest() != digest:
                 raise ValueError(f"edition {latest}: {name} is not what the manifest says")
         for aside in editions.set_aside(self._folder, latest, manifest) if goes_back else ():

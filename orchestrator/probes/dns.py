@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -34,10 +35,11 @@ class DnsProbe:
         del hosts, secrets
         from orchestrator.drivers import dns
 
+        server, deadline = params.server, time.monotonic() + timeout_seconds
         try:
-            answer = dns.query(params.server, params.name, params.type, timeout_seconds=timeout_seconds / 2)
+            answer = dns.query(server, params.name, params.type, timeout_seconds=timeout_seconds)
             claim = dns.query(
-                params.server, dns.claim_name(params.name), "TXT", timeout_seconds=timeout_seconds / 2
+                server, dns.claim_name(params.name), "TXT", timeout_seconds=dns.seconds_until(deadline)
             )
         except ContinuityError as error:
             return Report("unknown", str(error))

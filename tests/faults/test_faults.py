@@ -22,6 +22,7 @@ from tests.faults.rounds import (
     CUT,
     DECLARED,
     DECLARED_LOST,
+    GROUP,
     HANG,
     HEADER,
     LIE,
@@ -198,7 +199,7 @@ def test_a_home_that_returns_is_found_named_and_not_gone_to_before_it_is_resolve
     for found in returned:
         assert found.named == "split_brain"
         assert found.found_seconds <= FOUND_SECONDS_MAX
-        assert "continuity resolve" in found.refused
+        assert f"{GROUP} is split_brain" in found.refused
         assert "continuity resolve" in found.refused
         acknowledged = [*found.back, *found.late]
         assert bool(acknowledged) == (found.durability == "local"), found.row()

@@ -28,13 +28,20 @@ from tests.waiting import until
 BACKEND = "population-register"
 
 
+LONG = "/long"
+LONG_SECONDS_MAX = 30.0
+SESSION_SECONDS_MAX = 5.0
+
+
 class Application(ThreadingHTTPServer):
-    """Answers its site's name, or 503 (surely not done) while it is closed."""
+    """Answers its site's name, or 503 (surely not done) while it is closed; what is asked of ``LONG`` begins
+    at once and ends when ``let_go`` is set."""
 
     daemon_threads = True
 
     def __init__(self, site: str) -> None:
         self.site, self.closed, self.asked = site, False, 0
+        self.let_go = threading.Event()
         super().__init__(("127.0.0.1", 0), _Answer)
 
     def handle_error(self, *_: object) -> None:
@@ -56,10 +63,20 @@ class _Answer(BaseHTTPRequestHandler):
         if application.closed:
             self._pace.wait(0.01)
         body = application.site.encode()
+        if self.path == LONG:
+            self.send_response(200)
+            self.send_header("Content-Length", str(2 * len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            application.let_go.wait(LONG_SECONDS_MAX)
+        else:
+            self._begin(application, body)
+        self.wfile.write(body)
+
+    def _begin(self, application: Application, body: bytes) -> None:
         self.send_response(503 if application.closed else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
 
     def do_GET(self) -> None:
         self.do_PUT()
@@ -125,11 +142,25 @@ class Lab:
         finally:
             connection.close()
 
-    def params(self, here: bool, epoch: int) -> RouteParams:
-        return RouteParams("ph", BACKEND, here, "home" if here else "embassy", epoch)
+    @contextmanager
+    def session(self) -> Iterator[http.client.HTTPResponse]:
+        """A client in the middle of a long answer: the first half has come."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SESSION_SECONDS_MAX)
+        try:
+            connection.request("GET", LONG)
+            answer = connection.getresponse()
+            half = int(answer.headers["Content-Length"]) // 2
+            assert len(answer.read(half)) == half
+            yield answer
+        finally:
+            connection.close()
 
-    def execute(self, here: bool, epoch: int, run: str) -> Any:
-        return Route().execute(context(self.params(here, epoch), self.parts, run=run))
+    def params(self, here: bool, epoch: int, *, end_sessions: bool = False) -> RouteParams:
+        return RouteParams("ph", BACKEND, here, "home" if here else "embassy", epoch, end_sessions)
+
+    def execute(self, here: bool, epoch: int, run: str, *, end_sessions: bool = False) -> Any:
+        params = self.params(here, epoch, end_sessions=end_sessions)
+        return Route().execute(context(params, self.parts, run=run))
 
     def check(self, here: bool, epoch: int, run: str) -> Any:
         return Route().check(context(self.params(here, epoch), self.parts, run=run)).kind
@@ -170,6 +201,7 @@ def proxied(tmp_path: Path) -> Iterator[Lab]:
     finally:
         lab.stop()
         for server in (here, there):
+            server.let_go.set()
             server.shutdown()
             server.server_close()
         for thread in threads:

@@ -10,16 +10,20 @@ import json
 import shlex
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from orchestrator.bootstrap import keeping
+from orchestrator.bootstrap.app import App
 from orchestrator.core.groups import breaks_of
+from orchestrator.errors import RefusedError
 from orchestrator.lab import adoption, faults, postgres, sites, traffic
 from orchestrator.lab.layout import Lab, SiteName
+from orchestrator.settings import Settings
 from orchestrator.stores.codec import decode
 from tests import labs
 from tests.faults import ledgers
@@ -104,6 +108,43 @@ def serves(lab: Lab, site: SiteName) -> None:
     assert {told.site for told in ledger.read() if told.outcome == "acked"} == {site}
 
 
+def refused_after(
+    lab: Lab, meanwhile: Callable[[], object], says: str, *, at: str = "keep reserved", **how: bool
+) -> None:
+    """Keeping home is begun, and what was seen before is true no more when its epoch would be granted."""
+    app = App(Settings(lab.estate), at_point=lambda name: name == at and meanwhile())
+    wanted = keeping.Wanted(GROUP, "home", "Tester", "a false alarm", **how)
+    try:
+        seen = keeping.look(app, wanted, app.journal.group(GROUP))
+        keeping.must_be_possible(app, wanted, seen)
+        with pytest.raises(RefusedError, match=says) as refused:
+            keeping.keep(app, wanted, seen, {})
+    finally:
+        app.close()
+    assert "stays reserved as resolve-" in refused.value.message
+    assert group(lab)["conflict"] == "split_brain"
+
+
+def opened_by_hand(lab: Lab) -> None:
+    """Somebody makes a primary of what was closed: it was theirs a moment ago."""
+    (lab.site("embassy").data / "standby.signal").unlink()
+    faults._unit(lab, "embassy", "postgresql", start=True)
+    postgres.wait_ready(lab, "embassy").close()
+
+
+def changed_meanwhile(lab: Lab) -> None:
+    """Home stops, or what was closed is opened, after both were seen to be as they should."""
+    refused_after(
+        lab, lambda: faults._unit(lab, "home", "postgresql", start=False), "takes no writes", close=True
+    )
+    faults._unit(lab, "home", "postgresql", start=True)
+    postgres.wait_ready(lab, "home").close()
+    assert rights(lab, "home") == {(1, "home")}
+
+    refused_after(lab, lambda: opened_by_hand(lab), "two sites would write", at="keep stopped", close=True)
+    assert rights(lab, "home") == {(1, "home")}
+
+
 def without_power_fence(lab: Lab) -> None:
     document = yaml.safe_load(lab.estate.read_text(encoding="utf-8"))
     document["fences"]["home"] = [f for f in document["fences"]["home"] if f["proves"] != "power-off"]
@@ -134,7 +175,16 @@ def test_home_is_kept_under_a_new_epoch_and_serves_again(lab: Lab) -> None:
     assert rights(lab, "embassy") == {(2, "embassy")}
     assert rights(lab, "home") == {(1, "home")}
 
-    for point in ("keep reserved", "keep closed", f"keep row {min(DATABASES)}", "keep granted"):
+    failback = say(lab, REFUSED, "failback", "--yes")
+    assert f"{GROUP} is split_brain" in failback["message"]
+    changed_meanwhile(lab)
+    for point in (
+        "keep reserved",
+        "keep stopped",
+        "keep closed",
+        f"keep row {min(DATABASES)}",
+        "keep granted",
+    ):
         done = labs.run(lab, sys.executable, "-c", DIES, str(lab.estate), GROUP, point)
         assert done.returncode == KILLED, f"{point}: {done.stderr}"
         assert group(lab)["conflict"] == "split_brain"
@@ -223,6 +273,11 @@ def test_a_kept_home_waits_for_nobody_any_more(lab: Lab) -> None:
     ]
     assert refused["instead"] == ways
     assert "cannot be told" in refused["message"]
+    refused_after(
+        lab, lambda: faults.break_it(lab, "home-returns", "embassy"), "two sites would write", is_lost=True
+    )
+    assert rights(lab, "home") == {(1, "home")}
+    faults.break_it(lab, "home-crash", "embassy")
     resolved = type_it(lab, ways[1], "--yes")
     assert (resolved["group"]["active_site"], resolved["group"]["epoch"]) == ("home", 3)
     write(lab, "home", "alone")

@@ -16,7 +16,7 @@ from orchestrator.actions.postgresql_follow import Follow, FollowParams
 from orchestrator.actions.postgresql_protect import Protect, ProtectParams
 from orchestrator.actions.postgresql_rejoin import RUN, Rejoin, RejoinParams
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
-from orchestrator.drivers import postgresql, postgresql_upstream
+from orchestrator.drivers import postgresql, postgresql_rejoin, postgresql_upstream
 from orchestrator.drivers.postgresql_foreign import foreign
 from orchestrator.drivers.postgresql_member import member
 from orchestrator.errors import RefusedError
@@ -138,12 +138,27 @@ def test_pitfall_11_nothing_in_place_could_start_as_a_primary(pair: Pair, signal
     pgmoves.follows(pair)
 
 
-def came_back(pair: Pair, row: str = "home-only-late") -> None:
+LATE = "home-only-late"
+
+
+def came_back(pair: Pair) -> None:
     """Home is a primary again beside the embassy, and accepts a row later than the second of its promotion."""
+    is_up_again(pair)
+    write_late(pair)
+
+
+def is_up_again(pair: Pair) -> None:
     history = pair.data("embassy") / "pg_wal" / "00000002.history"
     until(lambda: time.time() > history.stat().st_mtime + 2, "the clock stands still")
     pgmoves.start(pair, "home")
-    pair.ask("home", "INSERT INTO rows VALUES (%s, '')", row)
+
+
+def write_late(pair: Pair) -> None:
+    pair.ask("home", "INSERT INTO rows VALUES (%s, '')", LATE)
+
+
+def late_rows(pair: Pair) -> Any:
+    return pair.ask("home", "SELECT count(*) FROM rows WHERE id = %s", LATE)
 
 
 def test_home_that_came_back_by_itself_is_stopped_and_kept(pair: Pair) -> None:
@@ -178,7 +193,36 @@ def test_a_history_that_went_on_after_the_promotion_is_held_until_people_resolve
     if not is_up:
         pgmoves.start(pair, "home")
     assert pair.ask("home", "SELECT pg_is_in_recovery()") is False
-    assert pair.ask("home", "SELECT count(*) FROM rows WHERE id = 'home-only-late'") == 1
+    assert late_rows(pair) == 1
+
+
+@pytest.mark.parametrize("how", ["rewind", "reclone"])
+def test_what_it_accepts_until_it_is_stopped_is_found_and_not_thrown_away(
+    pair: Pair, how: Literal["rewind", "reclone"]
+) -> None:
+    """A server that runs is looked at first, and that look is old by the time it stands: somebody still wrote."""
+    is_up_again(pair)
+    params = dataclasses.replace(REWIND, how=how)
+    _, follower = (member(pair.parts, CLUSTER, host) for host in ("e1", "h1"))
+    said: list[str] = []
+
+    def record(command: str) -> None:
+        if command == postgresql_rejoin.signal_text(follower):  # it was looked at, and is stopped after this
+            write_late(pair)
+        said.append(command)
+
+    context = dataclasses.replace(pair.context(params, seconds=60), record=record)
+    outcome = Rejoin().execute(context)
+    assert isinstance(outcome, Failed), outcome
+    assert "is of a split brain: it committed" in outcome.message
+    assert not outcome.retryable
+    assert said[0] == postgresql_rejoin.signal_text(follower), "the first look found nothing to hold it"
+    assert not any(text.startswith(("cp ", "/")) or "rename" in text for text in said[1:]), said
+    assert not kept(pair).exists()
+    assert not pair.processes("home")
+    (pair.data("home") / "standby.signal").unlink()
+    pgmoves.start(pair, "home")
+    assert late_rows(pair) == 1
 
 
 def test_a_log_that_is_gone_is_said_to_tell_nothing(pair: Pair) -> None:

@@ -148,6 +148,75 @@ def test_a_name_that_leads_out_of_the_folder_is_listed_and_nothing_of_it_is_touc
     assert kept == []
 
 
+def kept_texts(folder: Path) -> dict[str, str]:
+    """What was kept as files, links left out."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
+
+
+def test_a_link_is_kept_as_a_link_and_nothing_is_read_through_one(
+    sides: tuple[Side, Side], tmp_path: Path
+) -> None:
+    """Who wrote the documents may have planted them: what lies outside must not come among what is kept."""
+    home, _ = sides
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "e").write_text("late")  # even what the manifest names: it can change without us
+    secret = outside / "secret"
+    secret.write_text("1")
+    documents = home.folder / "documents"
+    (documents / "b").unlink()
+    (documents / "b").symlink_to(secret)
+    shutil.rmtree(documents / "d")
+    (documents / "d").symlink_to(outside)
+    (home.folder / "MANIFEST.sig").unlink()
+    (home.folder / "MANIFEST.sig").symlink_to(secret)
+    assert home.close(2, "embassy", "reprotect-1")["result"] == "done"
+    outcome = keep(params(sides))
+    assert isinstance(outcome, Succeeded), outcome
+    folder = Path(str(outcome.evidence["kept"]))
+    assert kept_texts(folder).keys() == {"list.jsonl", "MANIFEST"}
+    assert (folder / "documents" / "b").readlink() == (folder / "MANIFEST.sig").readlink() == secret
+    assert not (folder / "documents" / "d").exists()
+    assert (outcome.evidence["changed"], outcome.evidence["bytes"]) == (["b", "d/e"], 0)
+    again = keep(params(sides))
+    assert isinstance(again, Succeeded)
+    assert again.evidence["changed"] == ["b", "d/e"]
+
+
+def test_a_link_that_an_earlier_try_kept_is_not_written_through(
+    sides: tuple[Side, Side], tmp_path: Path
+) -> None:
+    """What is a document now was a link when the try that died came to it."""
+    home, _ = sides
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "b").write_text("untouched")
+    coming = home.folder / "published.diverged" / "reprotect-1.partial" / "documents"
+    coming.mkdir(parents=True)
+    (coming / "b").symlink_to(outside / "b")
+    (coming / "d").symlink_to(outside)
+    assert home.close(2, "embassy", "reprotect-1")["result"] == "done"
+    outcome = keep(params(sides))
+    assert isinstance(outcome, Succeeded), outcome
+    folder = Path(str(outcome.evidence["kept"]))
+    assert [path.name for path in outside.iterdir()] == ["b"]
+    assert (outside / "b").read_text() == "untouched"
+    assert kept_texts(folder)["documents/b"] == "1"
+    assert outcome.evidence["changed"] == ["d/e"]
+
+
+def test_a_folder_that_the_estate_names_over_a_link_is_read(sides: tuple[Side, Side]) -> None:
+    """As with ``current``, which is flipped: that link is the estate's own."""
+    home, _ = sides
+    (home.folder / "documents").rename(home.folder / "edition-1")
+    (home.folder / "documents").symlink_to("edition-1")
+    assert home.close(2, "embassy", "reprotect-1")["result"] == "done"
+    outcome = keep(params(sides))
+    assert isinstance(outcome, Succeeded), outcome
+    assert kept_texts(Path(str(outcome.evidence["kept"])))["documents/d/e"] == "late"
+
+
 def test_without_room_nothing_is_kept_and_that_is_said(sides: tuple[Side, Side], tmp_path: Path) -> None:
     huge = sides[0].folder / "documents" / "huge"
     with huge.open("wb") as file:

@@ -1,0 +1,52 @@
+"""What stands open to the side that is left, at a real HAProxy: ended in a failover, answered in a planned move."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.core.outcomes import Succeeded
+from tests.real.proxied import Lab, proxied
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    with proxied(tmp_path) as made:
+        assert isinstance(made.execute(True, 1, "run-1"), Succeeded)
+        yield made
+
+
+def ended(answer: http.client.HTTPResponse) -> bool:
+    """Is the session cut? TimeoutError: it still stands."""
+    try:
+        return answer.read() == b""
+    except (http.client.IncompleteRead, ConnectionError):
+        return True
+
+
+def test_a_failover_ends_what_stands_open_to_the_lost_side(lab: Lab) -> None:
+    with lab.session() as answer:
+        assert isinstance(lab.execute(False, 2, "run-2", end_sessions=True), Succeeded)
+        assert ended(answer)
+    assert lab.ask() == (200, "embassy")
+
+
+def test_a_planned_move_lets_them_have_their_answer(lab: Lab) -> None:
+    with lab.session() as answer:
+        assert isinstance(lab.execute(False, 2, "run-2"), Succeeded)
+        assert lab.ask() == (200, "embassy")
+        lab.here.let_go.set()
+        assert answer.read() == b"home"
+
+
+def test_what_a_planned_move_left_open_is_ended_by_the_failover_after_it(lab: Lab) -> None:
+    """The side was closed already when the order came, by another run or by an attempt that died in between."""
+    with lab.session() as answer:
+        assert isinstance(lab.execute(False, 2, "run-2"), Succeeded)
+        assert isinstance(lab.execute(False, 3, "run-3", end_sessions=True), Succeeded)
+        assert ended(answer)
