@@ -282,14 +282,14 @@ def _answered(app: App, driver: Driver, flags: Flags, *, on_terminal: bool) -> b
 
 def _confirm(app: App, driver: Driver, flags: Flags) -> None:
     """Show the loss about to be accepted and take the typed confirmation; refusing undoes the run."""
-    from orchestrator.bootstrap.documents import unmeasured
+    from orchestrator.bootstrap.documents import expected_losses
     from orchestrator.bootstrap.observe import confirmation, preflight_findings
     from orchestrator.bootstrap.operations import strictest_rpo_ms
     from orchestrator.cli import _acceptance as acceptance
     from orchestrator.engine.clock import now
 
     run = driver.run
-    documents = unmeasured(app, run.plan)
+    documents = expected_losses(app, run.plan)
     shown = confirmation(run, documents)
     if not flags.even_if_healthy:
         acceptance.refuse_a_healthy_source(app, driver, flags.by, shown)
