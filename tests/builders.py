@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from orchestrator.core.events import RunCreated
 from orchestrator.core.inputs import At, Authorise, DriverStarted
@@ -136,6 +137,13 @@ def a_failover() -> Plan:
         route("svc/front/route", ("db/open",)),
         fence_hosts={"db": ("h1",)},
     )
+
+
+def a_patient_failover() -> Plan:
+    """The same; the database's own fence is tried again by itself."""
+    plan = a_failover()
+    fence = plan.steps["db/stop"]
+    return replace(plan, steps={**plan.steps, fence.id: replace(fence, retry=Retry(3))})
 
 
 def a_wide_failover() -> Plan:

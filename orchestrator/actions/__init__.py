@@ -15,6 +15,7 @@ ACTIONS: Mapping[str, str] = {
     "dns.query-check": "orchestrator.actions.dns:QueryCheck",
     "dns.update": "orchestrator.actions.dns:Update",
     "files.keep": "orchestrator.actions.files_keep:Keep",
+    "files.measure": "orchestrator.actions.files_measure:Measure",
     "files.publish": "orchestrator.actions.files:Publish",
     "files.start-replicator": "orchestrator.actions.files_replicator:StartReplicator",
     "files.stop-replicator": "orchestrator.actions.files_replicator:StopReplicator",

@@ -5,14 +5,16 @@ after the other had taken over. Reads both sides' manifests; changes nothing at 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
+from orchestrator.actions import files_measure
 from orchestrator.components.files import Files, FilesAt, joined
 from orchestrator.core.model import Operation, group_of
 from orchestrator.core.templates import host_values, resolve
-from orchestrator.core.values import Json
+from orchestrator.core.values import Json, duration_text
+from orchestrator.engine.clock import now
 from orchestrator.engine.journal import utc_text
 from orchestrator.errors import ContinuityError
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.core.groups import GroupState
     from orchestrator.core.plan import Plan
     from orchestrator.drivers.files_history import Beyond, Holding
-    from orchestrator.ports import Context
+    from orchestrator.ports import Context, HostScript
 
 LOOK_SECONDS = 2.0
 STEP = "documents"
@@ -53,9 +55,10 @@ def documents_apart(app: App) -> list[Apart]:
     return found
 
 
-def unmeasured(app: App, plan: Plan) -> dict[str, str]:
-    """Unit → what a failover can say of documents that never arrived: nothing but how old those are that did.
-    A group whose target publishes already loses nothing by the move."""
+def expected_of_documents(app: App, plan: Plan) -> dict[str, str]:
+    """Unit → what a failover would say now of documents that never arrived; where no replicator says until when all
+    were here, nothing but how old those are that did. A group whose target publishes already loses nothing by the
+    move."""
     if plan.operation is not Operation.FAILOVER:
         return {}
     moving = {unit for move in plan.groups.values() if move.active != plan.target for unit in move.units}
@@ -63,8 +66,25 @@ def unmeasured(app: App, plan: Plan) -> dict[str, str]:
     with app.context("observe", STEP, LOOK_SECONDS) as context:
         for _, unit, files in _components(app):
             if unit in moving and plan.target in files.at:
-                found[unit] = _unmeasured(context, files, plan.target)
+                found[unit] = _expected(context, files, plan.target, now(app.clock).utc_ns)
     return found
+
+
+def _expected(context: Context[Any], files: Files, site: str, now_utc_ns: int) -> str:
+    from orchestrator.drivers import files_as_of_host
+
+    place = files.at[site]
+    if not place.as_of:
+        return _unmeasured(context, files, site)
+    arguments: dict[str, Json] = {"as_of": _here(context, place, place.as_of)}
+    try:
+        seen = _asked(context, place, files_as_of_host.as_of, arguments)
+    except (ContinuityError, TimeoutError) as error:
+        return f"unknown (the host at {site} does not say: {error})"
+    if seen["at_ns"] is None:
+        return f"unknown ({seen['message'] or files_measure.WITHOUT})"
+    age_ms = max(0, (now_utc_ns - int(seen["at_ns"])) // 1_000_000)
+    return f"up to {duration_text(age_ms)} (all documents were here at {utc_text(seen['at_ns'])})"
 
 
 def _unmeasured(context: Context[Any], files: Files, site: str) -> str:
@@ -166,12 +186,16 @@ def _holding(context: Context[Any], files: Files, site: str) -> Holding:
         "published": _here(context, place, place.published),
         "manifest": joined(_here(context, place, place.directory), files.manifest),
     }
-    connection = context.hosts.connect(context.parts.hosts[place.host])
-    bound = min(LOOK_SECONDS, context.seconds_left())
-    seen = connection.call(files_host.holding, arguments, timeout_seconds=bound)
+    seen = _asked(context, place, files_host.holding, arguments)
     if seen["message"]:
         raise PermanentError(str(seen["message"]))
     return files_history.holding(seen)
+
+
+def _asked(context: Context[Any], place: FilesAt, script: HostScript, arguments: Mapping[str, Json]) -> Any:
+    connection = context.hosts.connect(context.parts.hosts[place.host])
+    bound = min(LOOK_SECONDS, context.seconds_left())
+    return connection.call(script, arguments, timeout_seconds=bound)
 
 
 def _here(context: Context[Any], place: FilesAt, text: str) -> str:

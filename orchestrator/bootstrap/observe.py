@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.bootstrap.documents import unmeasured
+from orchestrator.bootstrap.documents import expected_of_documents
 from orchestrator.bootstrap.expected import (
     INSPECT,
     expected_loss_text,
@@ -141,7 +141,7 @@ def observe(app: App, plan: Plan) -> dict[str, Any]:
             step.unit: expected_loss_text(found[step.id].get("evidence") or {}, plan, at.utc_ns)
             for step in steps
             if step.action.kind == INSPECT
-        } | unmeasured(app, plan)
+        } | expected_of_documents(app, plan)
     else:
         observed["lines"] += look_for_conflicts(app).text.splitlines()
     return observed

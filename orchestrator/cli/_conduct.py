@@ -113,11 +113,11 @@ class Conductor:
             self._authorise("typed")
 
     def _ask_for_the_order(self) -> None:
-        from orchestrator.bootstrap.documents import unmeasured
+        from orchestrator.bootstrap.documents import expected_of_documents
         from orchestrator.bootstrap.observe import confirmation
 
         run, say = self.driver.run, self.prompt.screen.say
-        documents = unmeasured(self.app, run.plan)
+        documents = expected_of_documents(self.app, run.plan)
         shown = confirmation(run, documents)
         if not self.flags.even_if_healthy:
             acceptance.refuse_a_healthy_source(self.app, self.driver, self.flags.by, shown)

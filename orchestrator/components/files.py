@@ -37,18 +37,23 @@ STOP_MS = 15_000
 VERIFY_MS = 30 * 60_000
 PUBLISH_MS = 15_000
 EPOCH_MS = 1_000
+MEASURE_MS = 2_000
 REPLICATE_MS = 4 * 3_600_000
 VERIFIED = (Gate.AUTHORISED, Gate.FENCED, Gate.VERIFIED)
 
 
 @dataclass(frozen=True, slots=True)
 class FilesAt:
-    """Documents at one site. ``replicator_unit``: the program there that brings them from the other site."""
+    """Documents at one site. ``replicator_unit``: the program there that brings them from the other site.
+    ``as_of``: where it keeps, by this host's clock (``2026-11-24T17:22:33.344Z``), when it last began a look after
+    which all that the other side had was here; with it a failover measures what may be missing, and people accept it.
+    """
 
     host: HostRef
     directory: Template
     published: Template
     replicator_unit: UnitName
+    as_of: Template = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,9 @@ class _Steps:
         self.old, self.new = files.at[self.move.source], files.at[self.move.target]
         clusters = self.move.databases
         self.grants = self.move.moves and not clusters  # else the clusters' epoch is the group's
+        self.measures = not self.move.is_planned and bool(self.new.as_of)
+        accepted = (Gate.LOSS_ACCEPTED,) if self.measures and self.grants else ()
+        self.safe = (*VERIFIED, *accepted)
 
     def all(self) -> Iterator[Draft]:
         move = self.move
@@ -181,16 +189,23 @@ class _Steps:
             },
             VERIFY_MS, (f"stop-{target}",), AUTHORISED, retry=QUICK_RETRY,
         )  # fmt: skip
+        if self.measures:
+            yield Draft(
+                "measure", Stage.VERIFY_DATA, Role.LOSS, f"read until when all documents of {source} are here",
+                "people accept a stated loss, after the fence, before anything is published here", "files.measure",
+                {"host": self.new.host, "as_of": self._text(self.new.as_of, self.new)},
+                MEASURE_MS, (), (*AUTHORISED, Gate.FENCED), retry=QUICK_RETRY,
+            )  # fmt: skip
 
     def _take_over(self) -> Iterator[Draft]:
         move = self.move
-        before: tuple[str, ...] = ("verify",)
+        before: tuple[str, ...] = ("verify", "measure") if self.measures else ("verify",)
         if self.grants:
             yield Draft(
                 "epoch", Stage.PROMOTE, Role.EPOCH, f"grant epoch {move.epoch_next} of {move.group} to {move.target}",
                 "the right to publish is granted once, to one site; every later change compares it",
                 "continuity.epoch", {"group": move.group, "site": move.target, "epoch": move.epoch_next},
-                EPOCH_MS, ("verify",), VERIFIED, retry=QUICK_RETRY,
+                EPOCH_MS, before, self.safe, retry=QUICK_RETRY,
             )  # fmt: skip
             before = ("epoch",)
         modes = self.placed.runbook.modes

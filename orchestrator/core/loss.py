@@ -15,6 +15,8 @@ from orchestrator.core.inputs import At
 from orchestrator.core.values import Json, duration_text
 
 MILLISECOND_NS = 1_000_000
+LAST_COMMIT = "fence proof's time - last commit present abroad"
+NO_HEARTBEAT = "no heartbeat from home bounds an idle register"
 CLOCKS_APART_MS = 1_000
 """A last commit later than the proof by more than this cannot be explained by two clocks."""
 
@@ -29,7 +31,8 @@ def state_loss(unit: str, evidence: Mapping[str, Json], fenced_utc_ns: int | Non
     """The stated loss of a unit from the evidence of its LOSS step.
 
     Evidence: durability (remote | local), last_commit_ns | null, heartbeat_ns | null, received_lsn,
-    home_lsn | null, write_rate_rows_per_s | null.
+    home_lsn | null, write_rate_rows_per_s | null. What is not a database says itself what its moment rests on
+    (``basis``), and why there is none (``without``).
     """
     if evidence.get("durability") == "remote":
         return LossStated(at, unit, 0, 0, 0, "every acknowledged commit waited for the embassy")
@@ -38,7 +41,7 @@ def state_loss(unit: str, evidence: Mapping[str, Json], fenced_utc_ns: int | Non
     if fenced_utc_ns is None:
         return LossStated(at, unit, None, lost_bytes, None, "unbounded while home may accept writes")
     if not isinstance(last_commit, int) or evidence.get("heartbeat_ns") is None:
-        return LossStated(at, unit, None, lost_bytes, None, "no heartbeat from home bounds an idle register")
+        return LossStated(at, unit, None, lost_bytes, None, str(evidence.get("without") or NO_HEARTBEAT))
     milliseconds = -((last_commit - fenced_utc_ns) // MILLISECOND_NS)
     if milliseconds < -CLOCKS_APART_MS:
         basis = "what is here is newer than the moment at which the old side is said to have stopped"
@@ -46,9 +49,7 @@ def state_loss(unit: str, evidence: Mapping[str, Json], fenced_utc_ns: int | Non
     milliseconds = max(1, milliseconds)
     rate = evidence.get("write_rate_rows_per_s")
     rows = -(-milliseconds * rate // 1000) if isinstance(rate, int) else None
-    return LossStated(
-        at, unit, milliseconds, lost_bytes, rows, "fence proof's time - last commit present abroad"
-    )
+    return LossStated(at, unit, milliseconds, lost_bytes, rows, str(evidence.get("basis") or LAST_COMMIT))
 
 
 def _bytes(evidence: Mapping[str, Json]) -> int | None:

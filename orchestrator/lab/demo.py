@@ -155,7 +155,7 @@ def _judge(
     """End the load and let the independent checker compare its ledgers with the site that serves now."""
     traffic.stop(lab)
     recorded = evidence.read_run(lab, done.run)
-    bound = figures.stated_loss(recorded.document["stated_loss"])["rows_bound"]
+    bound = figures.stated_loss(recorded)["rows_bound"]
     found = traffic.check(lab, at, [load.ledger for load in loads], lost_max=bound or 0)
     stated = figures.operation(recorded, found, done.started_ns, at)
     name = str(recorded.document["operation"])

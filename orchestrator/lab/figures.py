@@ -50,7 +50,7 @@ def operation(recorded: Recorded, check: Mapping[str, Any], started_ns: int, at:
         "lost_acknowledged_writes": check["lost"],
         "failed_requests": check["failed_requests"],
         "diverged_rows": None if check.get("diverged") is None else len(check["diverged"]),
-        "stated_loss": stated_loss(record["stated_loss"]),
+        "stated_loss": stated_loss(recorded),
         "services": {
             name: {
                 **{key: facts[key] for key in SERVICE_FACTS},
@@ -103,13 +103,16 @@ def _between(begin_ns: int | None, end_ns: int | None) -> float | None:
     return None if begin_ns is None or end_ns is None else round((end_ns - begin_ns) / 1e9, 4)
 
 
-def stated_loss(by_unit: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The loss of all units together: the longest time, the sum of bytes and rows; one unknown makes it unknown."""
-    seconds = [loss["seconds"] for loss in by_unit.values()]
+def stated_loss(recorded: Recorded) -> dict[str, Any]:
+    """The loss of all databases together, which the ledger's rows are compared with: the longest time, the sum of
+    bytes and rows; one unknown makes it unknown. ``units``: each by itself, documents too."""
+    by_unit: Mapping[str, Mapping[str, Any]] = recorded.document["stated_loss"]
+    databases = [loss for unit, loss in by_unit.items() if unit in recorded.run.plan.parts.clusters]
+    seconds = [loss["seconds"] for loss in databases]
     return {
         "seconds": None if None in seconds else max(seconds, default=0.0),
-        "bytes": _sum(loss["bytes"] for loss in by_unit.values()),
-        "rows_bound": _sum(loss["rows_bound"] for loss in by_unit.values()),
+        "bytes": _sum(loss["bytes"] for loss in databases),
+        "rows_bound": _sum(loss["rows_bound"] for loss in databases),
         "units": dict(by_unit),
     }
 

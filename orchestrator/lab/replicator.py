@@ -13,6 +13,7 @@ import hashlib
 import json
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,8 +21,10 @@ from urllib.parse import quote
 from orchestrator.drivers import http, sshsig
 from orchestrator.errors import ContinuityError
 from orchestrator.lab import editions
+from orchestrator.lab.layout import write_file
 
 POLL_SECONDS = 0.2
+AS_OF = "as-of"
 ANSWER_SECONDS_MAX = 2.0
 
 
@@ -32,11 +35,19 @@ class Replicator:
         self._public_key = Path(config["public_key_file"]).read_text(encoding="utf-8")
         self._said = ""
 
-    def step(self) -> None:
-        """Look once; copy the newest edition if it is newer than ours."""
+    def look(self) -> None:
+        """Look once, copy what is newer, and keep when the look began after which all was here."""
+        began = datetime.now(UTC)
         if self._mode() == "full":
             self._say("documents are taken here: nothing is copied")
             return
+        self.step()
+        write_file(
+            self._folder / AS_OF, began.isoformat(timespec="milliseconds").replace("+00:00", "Z") + "\n"
+        )
+
+    def step(self) -> None:
+        """Copy the newest edition if it is newer than ours."""
         source = json.loads(self._get("/editions/latest"))
         latest, goes_back = int(source["edition"]), self._may_publish() == source["site"]
         if latest <= editions.current_number(self._folder) and not goes_back:
@@ -86,7 +97,7 @@ class Replicator:
         """Look again and again; never returns."""
         while True:
             try:
-                self.step()
+                self.look()
             except (ContinuityError, OSError, ValueError, KeyError, TypeError) as error:
                 self._say(f"nothing copied: {error}")
             time.sleep(POLL_SECONDS)

@@ -158,7 +158,8 @@ def _land() -> Runbook:
 
 def _gazette() -> Runbook:
     places = {
-        site: FilesAt(hosts[0], "documents", "published", "replicator") for site, hosts in PLACES.items()
+        site: FilesAt(hosts[0], "documents", "published", "replicator", "as-of")
+        for site, hosts in PLACES.items()
     }
     return Runbook(
         "state-gazette", "the chancellery", "the act", 2, Objectives(1_800_000, 600_000, 86_400_000),

@@ -12,8 +12,17 @@ from orchestrator.core.claims import Claimed, contradictions
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
 from orchestrator.core.plan import Role, Undo
 from orchestrator.core.values import Json
-from orchestrator.sim.calls import NOT_DONE, Answer, Call, Kind, always_done, found, looked_again
-from orchestrator.sim.world import Claim, Documents
+from orchestrator.sim.calls import (
+    NOT_DONE,
+    Answer,
+    Call,
+    Kind,
+    always_done,
+    found,
+    looked_again,
+    never_seen,
+)
+from orchestrator.sim.world import UTC_START_NS, Claim, Documents
 
 # --- claims -----------------------------------------------------------------------------------
 
@@ -161,6 +170,12 @@ def inspect_unit(call: Call) -> Answer:
 
 def documents(call: Call) -> Documents:
     return call.world.documents[call.text("host")]
+
+
+def documents_as_of(call: Call) -> Answer:
+    as_of_ns = documents(call).as_of_ns
+    at_ns = None if as_of_ns is None else UTC_START_NS + as_of_ns
+    return Succeeded({"durability": "local", "last_commit_ns": at_ns, "heartbeat_ns": at_ns})
 
 
 def stop_replicator(call: Call) -> Answer:
@@ -337,6 +352,7 @@ KINDS: Mapping[str, Kind] = {
     "continuity.epoch": Kind(lambda call: Succeeded(), always_done, mutates=False),
     "dns.update": Kind(update_name, check_name, name_back, undo=Undo.UNDO),
     "files.keep": Kind(keep_documents, always_done),
+    "files.measure": Kind(documents_as_of, never_seen, mutates=False),
     "files.publish": Kind(publish, check_published, publish_back, undo=Undo.UNDO),
     "files.start-replicator": Kind(
         start_replicator, lambda call: found(documents(call).replicates), replicate_no_more, undo=Undo.UNDO

@@ -65,6 +65,7 @@ class Documents:
     mode: str
     claim: Claim
     replicates: bool = False  # a replicator writes here
+    as_of_ns: int | None = None  # until when all that the other side took is here
 
 
 @dataclass(slots=True)
@@ -144,6 +145,10 @@ class World:
         """Clients write and replication flows until ``ns``; nothing else changes meanwhile."""
         for cluster in self.clusters.values():
             cluster.flow(self, ns)
+        for host, here in self.documents.items():
+            others = [other for other in self.documents if self.site_of(other) != self.site_of(host)]
+            if here.replicates and self.answers(host) and all(self.answers(other) for other in others):
+                here.as_of_ns = ns
         self.now_ns = max(self.now_ns, ns)
 
     def say(self, text: str) -> None:

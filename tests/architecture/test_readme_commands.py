@@ -7,8 +7,8 @@ needs a line in COVERED: the test that really runs it.
 from __future__ import annotations
 
 import re
-import signal
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator

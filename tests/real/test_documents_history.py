@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.actions import files_measure
 from orchestrator.core.model import Manager
 from orchestrator.drivers import supervisor
 from orchestrator.lab import adoption, editions, faults, layout, sites, supervise
@@ -26,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 END_SECONDS = 60.0
 ANSWER_SECONDS_MAX = 8.0
 UNIT_SECONDS_MAX = 5.0
-DONE, REFUSED = 0, 3
+DONE, REFUSED, HELD = 0, 3, 4
 SERVICE, REPLICATOR = "state-gazette", "gazette-replicator"
 PEOPLE = ("--by", "Tester", "--yes")
 
@@ -118,16 +121,21 @@ def lose_home(lab: Lab, ledger: Ledger) -> None:
     until(lambda: editions.current_number(folder) == wanted, "the embassy has the edition")
     ledger.taken_by_both()
     supervisor.stop(manager(lab, "embassy"), REPLICATOR, Secrets(lab), UNIT_SECONDS_MAX)
+    taken_ns = time.time_ns()
     assert ledger.put("home", "2026/not-arrived.txt", "lost") == 200
+    lost_ns = time.time_ns()
     faults.break_it(lab, "home-crash")
-    unit, loss = f"{SERVICE}/documents", "not measured; last signed manifest "
+    unit = f"{SERVICE}/documents"
     live = say(lab, DONE, "plan", "failover", "--live")
-    assert live["observed"]["loss"][unit].startswith(f"{loss}at embassy is of 20")
-    _, told = answered(lab, DONE, "failover", *PEOPLE)
-    assert f"{unit}: expected loss now: {loss}" in told
+    assert re.fullmatch(r"up to \S+ \(all documents were here at 20\S+\)", live["observed"]["loss"][unit])
+    held = say(lab, HELD, "failover", *PEOPLE, "--accept-loss", "0")
+    assert [cause.partition(":")[0] for cause in held["held"]["causes"]] == [unit]
+    stated = held["loss"][unit]["seconds"]
+    assert stated * 1e9 >= lost_ns - taken_ns, "what home took and never arrived lies within it"
+    say(lab, DONE, "resume", held["run"], "--yes", "--accept-loss", "5m")
     recorded = say(lab, DONE, "report")
-    assert recorded["services"][SERVICE]["rpo_basis"].startswith(f"{unit}: loss {loss}here is of 20")
-    assert recorded["services"][SERVICE]["rpo_met"] is None
+    assert recorded["services"][SERVICE]["rpo_basis"] == f"{unit}: {files_measure.BASIS}"
+    assert recorded["services"][SERVICE]["rpo_met"] is True
     assert ledger.put("embassy", "2026/a.txt", "second") == 200
     assert ledger.put("embassy", "2026/abroad.txt", "abroad") == 200
 

@@ -276,7 +276,7 @@ def _taxes() -> Runbook:
 def _archive() -> Runbook:
     """Documents, read-only first."""
     places = {
-        site: FilesAt(hosts[0], "/srv/docs/${site.name}", "/srv/published", "replicator")
+        site: FilesAt(hosts[0], "/srv/docs/${site.name}", "/srv/published", "replicator", "/srv/as-of")
         for site, hosts in AT.items()
     }
     return Runbook(

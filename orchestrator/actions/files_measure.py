@@ -1,0 +1,74 @@
+"""Decides what is known of documents that never arrived (``files.measure``): until when surely all that the other
+side took is here. The core states the loss from it; must never take the age of a document for that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
+from orchestrator.core.plan import Parts, Touch, Undo
+from orchestrator.core.values import HostRef, Json, Template
+from orchestrator.errors import ContinuityError
+from orchestrator.ports import Context, Description
+
+BASIS = "fence proof's time - the replicator's last look at documents that were all here"
+WITHOUT = "the replicator never said that all documents were here"
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureParams:
+    """``as_of``: the file in which the replicator keeps when it last began a look after which all was here."""
+
+    host: HostRef
+    as_of: Template
+
+
+class Measure:
+    """Until when everything that the other side took has arrived; the core states the loss from it."""
+
+    kind: ClassVar[str] = "files.measure"
+    version: ClassVar[int] = 1
+    params: ClassVar[type[Any]] = MeasureParams
+    idempotent: ClassVar[bool] = True
+    mutates: ClassVar[bool] = False
+
+    def describe(self, params: MeasureParams, parts: Parts) -> Description:
+        host = parts.hosts[params.host]
+        return Description(
+            (f"{host.name}: read {params.as_of}",), (Touch(host.site, host.address),), Undo.NONE_NEEDED
+        )
+
+    def load(self, context: Context[MeasureParams]) -> None:
+        from orchestrator.drivers import files_as_of_host  # noqa: F401
+
+    def check(self, context: Context[MeasureParams]) -> Finding:
+        outcome = self.execute(context)
+        if isinstance(outcome, Succeeded):
+            return Finding(FindingKind.DONE, "", outcome.evidence)
+        return Finding(FindingKind.NOT_DONE, outcome.message)
+
+    def execute(self, context: Context[MeasureParams]) -> Outcome:
+        from orchestrator.drivers import files_as_of_host
+
+        params = context.params
+        arguments: dict[str, Json] = {"as_of": params.as_of}
+        try:
+            connection = context.hosts.connect(context.parts.hosts[params.host])
+            seen = connection.call(files_as_of_host.as_of, arguments, timeout_seconds=context.seconds_left())
+        except (ContinuityError, TimeoutError) as error:
+            return Failed(f"{params.as_of}: {error}", retryable=True)
+        return Succeeded(evidence_of(params.host, seen["at_ns"], seen["message"]))
+
+    def undo(self, context: Context[MeasureParams]) -> Outcome:
+        return Succeeded()
+
+
+def evidence_of(host: str, at_ns: int | None, why_not: str = "") -> dict[str, Json]:
+    """As ``core/loss.py`` reads it: the replicator's looks are the heartbeat that bounds idle documents. A file that
+    says nothing leaves the loss unknown, for people to accept."""
+    return {
+        "host": host, "durability": "local", "last_commit_ns": at_ns, "heartbeat_ns": at_ns, "basis": BASIS,
+        "without": why_not or WITHOUT,
+    }  # fmt: skip
