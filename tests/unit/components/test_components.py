@@ -251,6 +251,24 @@ def test_documents_are_published_only_when_both_replicators_are_stopped_and_all_
     assert drafts["verify"].arguments["directory"] == "/srv/embassy/docs"
 
 
+MEASURED = replace(FILES, at={site: replace(place, as_of="/srv/as-of") for site, place in FILES.at.items()})
+
+
+def test_a_loss_of_documents_is_measured_after_the_fence_and_accepted_before_their_epoch() -> None:
+    drafts = by_key(given(MEASURED))
+    measure = drafts["measure"]
+    assert (measure.role, measure.action) == (Role.LOSS, "files.measure")
+    assert measure.arguments == {"host": "b1", "as_of": "/srv/as-of"}
+    assert Gate.FENCED in measure.gates
+    assert drafts["epoch"].needs == ("verify", "measure")
+    assert Gate.LOSS_ACCEPTED in drafts["epoch"].gates
+    planned = by_key(given(MEASURED, at=replace(move(), is_planned=True)))
+    assert "measure" not in planned, "both sites had an equal manifest: nothing is lost"
+    with_database = by_key(given(MEASURED, at=replace(move(), databases={"main": ("d",)})))
+    assert with_database["publish"].needs == ("verify", "measure")
+    assert not any(Gate.LOSS_ACCEPTED in draft.gates for draft in with_database.values())
+
+
 def test_in_a_group_with_a_database_the_epoch_is_the_clusters() -> None:
     at = replace(move(), databases={"main": ("d",)})
     drafts = by_key(given(FILES, at=at))
