@@ -83,9 +83,12 @@ class Night:
         store = DriversStore(self.store, self.book, self.plan)
         return Journal(store, self._plan_from_text, is_deep=True, at_point=self.at_point)
 
-    def _plan_from_text(self, digest: str) -> Plan:
-        """Plans lie beside the log by their digest alone: reading them back is the codec's own test."""
-        return self.plans[digest]
+    def _plan_text(self) -> str:
+        """A plan's digest stands for its text: writing and reading it is the codec's own test."""
+        return self.plan.digest
+
+    def _plan_from_text(self, text: str) -> Plan:
+        return self.plans[text]
 
     def adopt(self, *, moved: bool = False) -> None:
         """People have looked at the evidence and confirmed it. ``moved``: what the plan never saw."""
@@ -101,10 +104,11 @@ class Night:
     def create(self) -> Tracked:
         journal = self.journal(of_driver=False)
         operation, digest = str(self.plan.operation), self.plan.digest
-        self.plans[digest] = self.plan
+        text = self._plan_text()
+        self.plans[text] = self.plan
         self.store.plans[RUN + self.run_id] = self.plan
         created = RunCreated(now(self.world), self.run_id, operation, digest, "ann", "laptop", "tonight")
-        return journal.create(self.plan, digest, created)
+        return journal.create(self.plan, text, created)
 
     def _try_an_old_plan(self) -> None:
         """The groups have moved on since the plan was made: it must be refused."""

@@ -248,7 +248,8 @@ class Player:
         there = self.rows_at_embassy(found.told)
         acked = {(t.table, t.key) for t in found.told if t.outcome == "acked"}
         found.lost = frozenset(acked - there)
-        stated = [e for e in self.history(found.run) if isinstance(e, events.LossStated)]
+        losses = (e for e in self.history(found.run) if isinstance(e, events.LossStated))
+        stated = [loss for loss in losses if loss.unit == "registers-db"]
         found.stated = stated[-1] if stated else None
 
     def _look_and_resolve(self, found: Round) -> None:

@@ -179,6 +179,9 @@ class Chain(Night):
         store = DriversStore(self.store, self.book, self.plan)
         return Journal(store, self._plan_from_text, at_point=self.at_point)
 
+    def _plan_text(self) -> str:
+        return plan_text(self.setting)
+
     def _plan_from_text(self, text: str) -> Plan:
         """A process reads the plan that lies beside the log; the twin has it still."""
         return plan_from_json(json.loads(text)) if self.is_process else self.plans[text]
