@@ -76,6 +76,10 @@ class JournalError(ContinuityError):
     """The log cannot be used as it is; the text says what is safe to do."""
 
 
+class ChangedLogError(JournalError):
+    """The log, or a plan beside it, is not what was written: nothing is begun on it, and making room helps nothing."""
+
+
 class TransientError(ContinuityError):
     """May succeed if tried again."""
 

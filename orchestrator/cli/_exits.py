@@ -18,6 +18,7 @@ from orchestrator.cli import _streams
 from orchestrator.cli._signals import stopped_code
 from orchestrator.core.states import RunState
 from orchestrator.errors import (
+    ChangedLogError,
     ContinuityError,
     InputError,
     InvariantBroken,
@@ -91,6 +92,8 @@ def run_stands(run: str) -> Iterator[None]:
     """Once a run exists, nobody may be told that nothing was changed when the log fails."""
     try:
         yield
+    except ChangedLogError:
+        raise  # nothing was begun on it, and no room helps
     except JournalError as error:
         raise RunStands(run, error) from error
 
@@ -114,6 +117,8 @@ def guarded(call: Callable[[], None]) -> int:
         return _say("refused", REFUSED, error.message, error.instead)
     except RunStands as error:
         return _say("held: the log cannot be written", HELD, str(error), error.instead)
+    except ChangedLogError as error:
+        return _say("the log was changed by hand; nothing was begun", REFUSED, str(error), ())
     except JournalError as error:
         return _say("the log cannot be used; nothing was changed", REFUSED, str(error), ())
     except InvariantBroken as error:

@@ -8,6 +8,7 @@ import typer
 
 from orchestrator.cli import _streams
 from orchestrator.cli._exits import NotDrivenError, write_line
+from orchestrator.cli._intact import warn
 from orchestrator.cli._output import EstateOption, Output, OutputOption, RunArgument, say
 from orchestrator.cli._status import show
 from orchestrator.core.states import RunState
@@ -71,6 +72,7 @@ def follow(app: App, name: str, output: Output, gone_seconds: float = DRIVER_GON
     from orchestrator.engine import lock
     from orchestrator.engine.journal import RUN
 
+    warn(app.journal.breaks_in_sight())
     tracked = app.journal.load(name)
     seen, driven = 0, time.monotonic()
     while True:

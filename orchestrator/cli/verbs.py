@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import _exits
+from orchestrator.cli._intact import warn
 from orchestrator.cli._output import (
     ByOption,
     EstateOption,
@@ -52,8 +53,11 @@ def register(app: typer.Typer) -> None:
         app.command(name)(function)
 
 
-def order(estate: str | None, run: str | None, output: Output, verb: Callable[[At], Verb]) -> None:
-    """Append a verb to a run and say what it is now, and who takes it up."""
+def order(
+    estate: str | None, run: str | None, output: Output, verb: Callable[[At], Verb], *, stops: bool = False
+) -> None:
+    """Append a verb to a run and say what it is now, and who takes it up. Nobody signs anything on a log that was
+    changed; what only ``stops`` a run is taken, with a warning."""
     from orchestrator.bootstrap.app import open_app
     from orchestrator.bootstrap.operations import open_run
     from orchestrator.cli._acceptance import resume_command
@@ -63,6 +67,10 @@ def order(estate: str | None, run: str | None, output: Output, verb: Callable[[A
 
     app = open_app(estate)
     journal = app.journal
+    if stops:
+        warn(journal.breaks_in_sight())
+    else:
+        journal.must_be_whole()
     tracked = journal.load(open_run(journal, run))
     with _exits.run_stands(tracked.run.id):
         journal.submit(tracked, verb(now(app.clock)))
@@ -125,7 +133,7 @@ def pause(
 
     Example: continuity pause
     """
-    order(estate, run, output, lambda at: Pause(at, who(by)))
+    order(estate, run, output, lambda at: Pause(at, who(by)), stops=True)
 
 
 def retry(
@@ -253,7 +261,7 @@ def abort(
       continuity abort failover-7k3q --leave-closed --reason "home is back and takes writes"
     """
     name, why = who(by), reasoned(reason)
-    order(estate, run, output, lambda at: Abort(at, name, why, leave_closed))
+    order(estate, run, output, lambda at: Abort(at, name, why, leave_closed), stops=True)
 
 
 def loss_limit_ms(text: str | None) -> int | None:

@@ -22,7 +22,13 @@ from orchestrator.core.log import Append, sha256_of
 from orchestrator.core.moment import At
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run, start
-from orchestrator.errors import ConflictError, InvariantBroken, JournalError, RefusedError, WrongWordsError
+from orchestrator.errors import (
+    ChangedLogError,
+    ConflictError,
+    InvariantBroken,
+    RefusedError,
+    WrongWordsError,
+)
 
 if TYPE_CHECKING:
     from orchestrator.core.decision import Decision
@@ -71,11 +77,12 @@ class Journal:
         self._plans: dict[str, Plan] = {}
 
     def must_be_whole(self) -> None:
-        """Raises JournalError where an entry was changed, taken out or put in after it was written."""
+        """Raises ChangedLogError where an entry was changed, taken out or put in after it was written."""
         breaks = self.store.verify()
         if breaks:
-            more = f" and {len(breaks) - 1} more breaks" if len(breaks) > 1 else ""
-            raise JournalError(f"the log is not what was written: {breaks[0]}{more}; {WHAT_IS_SAFE}")
+            left = len(breaks) - 1
+            more = f" and {left} more break{'s' if left > 1 else ''}" if left else ""
+            raise ChangedLogError(f"the log is not what was written: {breaks[0]}{more}; {WHAT_IS_SAFE}")
 
     def breaks_in_sight(self) -> list[str]:
         """Where the newest events are not what was written: for who reads and begins nothing."""
@@ -145,6 +152,11 @@ class Journal:
                 appends.append(Append(GROUP + claim.group, seq, (claim,)))
                 seqs[claim.group] = seq + 1
             self.store.put_plan(created.plan_sha256, plan_text)
+            if self.store.get_plan(created.plan_sha256) != plan_text:
+                raise ChangedLogError(
+                    f"another text lies beside the log under the hash of this plan ({created.plan_sha256[:12]}); "
+                    f"{WHAT_IS_SAFE}"
+                )
             self._at_point("before RunCreated")
             try:
                 self.store.append(appends)

@@ -12,9 +12,11 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.bootstrap.app import plan_from_text
+from orchestrator.cli._exits import RunStands, run_stands
 from orchestrator.cli._intact import all_looked_at, looked_at
 from orchestrator.core.events import GroupAdopted
 from orchestrator.engine.journal import Journal
+from orchestrator.errors import ChangedLogError, JournalError
 from orchestrator.settings import Settings
 from orchestrator.stores.sqlite import SqliteStore
 from tests.builders import at
@@ -150,3 +152,43 @@ def test_a_preflight_finds_that_the_log_was_changed(tmp_path: Path) -> None:
     document = json.loads(done.stdout)
     assert "LOG WAS CHANGED: event 1 (" in document["message"]
     assert document["instead"][0] == "continuity history --verify"
+
+
+REFUSED = 3
+SIGNED = [
+    ("confirm", "r1", "db/measure"),
+    ("accept", "r1", "loss", "--limit", "5m", "--reason", "shown"),
+    ("declare", "site-lost", "r1", "--site", "home", "--reason", "seen"),
+    ("skip", "r1", "db/close", "--reason", "no"),
+    ("retry", "r1"),
+]
+
+
+@pytest.mark.parametrize("words", SIGNED, ids=lambda words: words[0])
+def test_nobody_signs_anything_on_a_log_that_was_changed(tmp_path: Path, words: tuple[str, ...]) -> None:
+    story = told(tmp_path, HELD_FOR_LOSS)
+    touch(tmp_path / "estate.yaml", "UPDATE events SET at=at+1 WHERE seq=3")
+    before = story.store.last_seq()
+    done = continuity(tmp_path, *words, by="ann")
+    assert done.returncode == REFUSED, done.stderr
+    assert "the log was changed by hand; nothing was begun" in done.stderr
+    assert "Make room" not in done.stderr
+    assert story.store.last_seq() == before
+
+
+@pytest.mark.parametrize(
+    "words", [("abort", "r1", "--reason", "stop"), ("watch", "r1")], ids=["abort", "watch"]
+)
+def test_what_only_stops_or_shows_a_run_warns(tmp_path: Path, words: tuple[str, ...]) -> None:
+    told(tmp_path, HELD_FOR_LOSS)
+    touch(tmp_path / "estate.yaml", "UPDATE events SET at=at+1 WHERE seq=3")
+    done = continuity(tmp_path, *words, by="ann")
+    assert "WARNING: the log is not what was written: event 3 (" in done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_log_that_was_changed_is_not_told_as_one_that_cannot_be_written() -> None:
+    with pytest.raises(ChangedLogError), run_stands("r1"):
+        raise ChangedLogError("event 3 was changed")
+    with pytest.raises(RunStands), run_stands("r1"):
+        raise JournalError("disk full")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import select
 import subprocess
 import sys
+import termios
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.cli import _streams
 from orchestrator.core.states import RunState
 from orchestrator.engine import lock
 from orchestrator.engine.journal import Journal
@@ -143,6 +148,54 @@ def test_a_run_whose_reader_went_away_is_driven_to_its_end(tmp_path: Path, gone:
     if gone == "stdout":
         assert "DONE" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def a_full_pipe() -> tuple[int, int]:
+    """Nobody reads it, and nobody has gone away: a stopped pager. (where to read, where to write)"""
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writes, b"x" * select.PIPE_BUF)
+    os.set_blocking(writes, True)
+    return reads, writes
+
+
+def test_a_run_whose_words_nobody_takes_is_driven_to_its_end(tmp_path: Path) -> None:
+    story = begun(tmp_path, a_planned_move(asked(GO_HOME)), ordered=False)
+    reads, writes = a_full_pipe()
+    done = ended(tmp_path, ("resume", RUN, "--yes"), "", stdout=subprocess.PIPE, stderr=writes)
+    assert done.returncode == DONE
+    assert state(story) is RunState.DONE
+    assert os.get_blocking(writes), "the pipe is others' too"
+    os.close(writes)
+    os.close(reads)
+
+
+def test_what_was_left_out_is_counted_once_somebody_reads_again() -> None:
+    reads, writes = a_full_pipe()
+    said = io.TextIOWrapper(io.BufferedWriter(_streams._Patient(writes)), line_buffering=True)
+    for _ in range(3):
+        print("lost", file=said)
+    with open(reads, "rb", buffering=0) as reader:
+        os.set_blocking(reads, False)
+        while reader.read(1 << 20):
+            pass
+        print("taken", file=said)
+        assert reader.read() == b"\n(3 pieces of output were not taken, and are left out)\ntaken\n"
+    os.close(writes)
+
+
+def test_a_terminal_that_was_stopped_holds_no_driver_up(tmp_path: Path) -> None:
+    """Ctrl-S at a terminal."""
+    story = begun(tmp_path, a_planned_move(asked(GO_HOME)), ordered=False)
+    ours, theirs = os.openpty()
+    termios.tcflow(theirs, termios.TCOOFF)
+    done = ended(tmp_path, ("resume", RUN, "--yes"), "", stdout=subprocess.PIPE, stderr=theirs)
+    assert done.returncode == DONE
+    assert state(story) is RunState.DONE
+    os.close(theirs)
+    os.close(ours)
 
 
 def test_how_a_command_ended_counts_for_more_than_its_answer(tmp_path: Path) -> None:

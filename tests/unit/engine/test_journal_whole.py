@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.bootstrap.app import plan_from_text, plan_to_text
 from orchestrator.core.events import GroupAdopted, GroupReleased
+from orchestrator.core.log import sha256_of
 from orchestrator.engine.journal import Journal, Tracked
 from orchestrator.engine.loop import come_up
 from orchestrator.errors import JournalError
@@ -130,3 +131,11 @@ def test_the_same_plan_in_another_text_lies_beside_the_first(journal: Journal) -
         titles = {run: again.load(run).run.plan.steps["db/stop"].title for run in ("r1", "r2")}
     assert titles == {"r1": PLAN.steps["db/stop"].title, "r2": "slow"}
     assert journal.breaks_in_sight() == []
+
+
+def test_a_text_that_was_laid_under_the_hash_of_a_plan_before_it_came_begins_no_run(journal: Journal) -> None:
+    text = plan_to_text(PLAN)
+    journal.store.put_plan(sha256_of(text), text.replace("embassy", "mars"))
+    with pytest.raises(JournalError, match="another text lies beside the log under the hash of this plan"):
+        begun(journal)
+    assert journal.runs() == []
