@@ -9,6 +9,8 @@ import pytest
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that starts a job in the background has Ctrl-C ignored, and so would every child that a test stops.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # and so has one that was started by nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 FAST_SECONDS = 60  # a fast test takes milliseconds; this only ends one that hangs
 REAL_SECONDS = 240

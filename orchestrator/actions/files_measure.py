@@ -70,5 +70,5 @@ def evidence_of(host: str, at_ns: int | None, why_not: str = "") -> dict[str, Js
     says nothing leaves the loss unknown, for people to accept."""
     return {
         "host": host, "durability": "local", "last_commit_ns": at_ns, "heartbeat_ns": at_ns, "basis": BASIS,
-        "without": why_not or WITHOUT,
+        "without": why_not or WITHOUT, "is_look": True,
     }  # fmt: skip

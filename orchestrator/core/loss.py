@@ -32,7 +32,8 @@ def state_loss(unit: str, evidence: Mapping[str, Json], fenced_utc_ns: int | Non
 
     Evidence: durability (remote | local), last_commit_ns | null, heartbeat_ns | null, received_lsn,
     home_lsn | null, write_rate_rows_per_s | null. What is not a database says itself what its moment rests on
-    (``basis``), and why there is none (``without``).
+    (``basis``), why there is none (``without``), and whether it is one of looking (``is_look``): looks go on after the
+    old side was closed, commits do not.
     """
     if evidence.get("durability") == "remote":
         return LossStated(at, unit, 0, 0, 0, "every acknowledged commit waited for the embassy")
@@ -43,7 +44,7 @@ def state_loss(unit: str, evidence: Mapping[str, Json], fenced_utc_ns: int | Non
     if not isinstance(last_commit, int) or evidence.get("heartbeat_ns") is None:
         return LossStated(at, unit, None, lost_bytes, None, str(evidence.get("without") or NO_HEARTBEAT))
     milliseconds = -((last_commit - fenced_utc_ns) // MILLISECOND_NS)
-    if milliseconds < -CLOCKS_APART_MS:
+    if milliseconds < -CLOCKS_APART_MS and not evidence.get("is_look"):
         basis = "what is here is newer than the moment at which the old side is said to have stopped"
         return LossStated(at, unit, None, lost_bytes, None, basis)
     milliseconds = max(1, milliseconds)

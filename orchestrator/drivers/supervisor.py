@@ -23,7 +23,9 @@ POLL_SECONDS = 0.005
 SPAWN_SECONDS = 0.05  # a signal that meets a unit between fork and exec is lost
 SETTLED_POLLS = 3  # supervisor restarts an exited unit in the loop that answers the next call
 
-_BAD_NAME, _ALREADY_STARTED, _NOT_RUNNING = 10, 60, 70
+_BAD_NAME, _SPAWN_ERROR, _ALREADY_STARTED, _NOT_RUNNING = 10, 50, 60, 70
+_STARTED = (_ALREADY_STARTED, _SPAWN_ERROR)
+"""Faults after which a look says more: one that ended before supervisor had answered is a spawn error to it."""
 
 StateName = Literal["running", "stopped", "starting", "stopping", "exited", "fatal", "unknown"]
 
@@ -89,7 +91,7 @@ def start(manager: Manager, unit: str, secrets: Secrets, timeout_seconds: float)
     PermanentError: the unit does not exist, cannot be spawned or ended at once.
     """
     deadline = time.monotonic() + timeout_seconds
-    _order(manager, secrets, "supervisor.startProcess", unit, deadline, _ALREADY_STARTED)
+    _order(manager, secrets, "supervisor.startProcess", unit, deadline, *_STARTED)
     ordered_again = False
     while True:
         now = _look(manager, unit, secrets, deadline)
@@ -100,7 +102,7 @@ def start(manager: Manager, unit: str, secrets: Secrets, timeout_seconds: float)
         if now.name == "stopped" and ordered_again:
             raise PermanentError(f"{unit}: was stopped by somebody else while it was started")
         if now.name == "stopped":  # it was being stopped when the order came
-            _order(manager, secrets, "supervisor.startProcess", unit, deadline, _ALREADY_STARTED)
+            _order(manager, secrets, "supervisor.startProcess", unit, deadline, *_STARTED)
             ordered_again = True
         _pause(deadline, f"{unit}: {now.name}, not running after {timeout_seconds:g} s")
 
@@ -130,9 +132,9 @@ def stop(manager: Manager, unit: str, secrets: Secrets, timeout_seconds: float) 
             _pause(deadline, f"{unit}: {now.name}, not stopped after {timeout_seconds:g} s")
 
 
-def _order(manager: Manager, secrets: Secrets, method: str, unit: str, deadline: float, fine: int) -> None:
+def _order(manager: Manager, secrets: Secrets, method: str, unit: str, deadline: float, *fine: int) -> None:
     try:
-        _call(manager, secrets, method, (unit, False), deadline, fine)
+        _call(manager, secrets, method, (unit, False), deadline, *fine)
     except http.NoAnswerError as error:
         raise TimeoutError(str(error)) from error
 
@@ -160,7 +162,7 @@ def _call(
     method: str,
     arguments: tuple[Any, ...],
     deadline: float,
-    fine: int = 0,
+    *fine: int,
 ) -> Any:
     if not manager.url:
         raise PermanentError("the host's manager has no url")
@@ -182,7 +184,7 @@ def _call(
     try:
         values, _ = xmlrpc.client.loads(answer.body.decode("utf-8", "replace"))
     except xmlrpc.client.Fault as fault:
-        if fault.faultCode == fine:
+        if fault.faultCode in fine:
             return None
         if fault.faultCode == _BAD_NAME:
             raise NoSuchUnitError(f"{method}({arguments[0]}): no such unit") from fault

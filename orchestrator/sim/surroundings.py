@@ -175,7 +175,7 @@ def documents(call: Call) -> Documents:
 def documents_as_of(call: Call) -> Answer:
     as_of_ns = documents(call).as_of_ns
     at_ns = None if as_of_ns is None else UTC_START_NS + as_of_ns
-    return Succeeded({"durability": "local", "last_commit_ns": at_ns, "heartbeat_ns": at_ns})
+    return Succeeded({"durability": "local", "last_commit_ns": at_ns, "heartbeat_ns": at_ns, "is_look": True})
 
 
 def stop_replicator(call: Call) -> Answer:

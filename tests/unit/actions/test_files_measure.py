@@ -90,6 +90,13 @@ def test_the_loss_reaches_from_the_last_look_to_the_proof_of_the_fence(tmp_path:
     assert state_loss("s/docs", evidence, None, at(1)).milliseconds is None, "home may still take documents"
 
 
+def test_looks_that_went_on_after_the_old_side_was_closed_leave_nothing_to_lose(tmp_path: Path) -> None:
+    later_ns = START_NS + 13 * SECOND_NS
+    text = datetime.fromtimestamp(later_ns / 1e9, UTC).isoformat(timespec="milliseconds")
+    (tmp_path / "as-of").write_text(text)
+    assert state_loss("s/docs", measured(tmp_path / "as-of"), START_NS, at(1)).milliseconds == 1
+
+
 def test_a_host_that_does_not_answer_is_asked_again(tmp_path: Path) -> None:
     made = replace(context(MeasureParams("e1", str(tmp_path / "as-of")), PARTS), hosts=SilentHosts())
     outcome = Measure().execute(made)
