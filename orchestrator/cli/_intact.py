@@ -6,7 +6,8 @@ import sys
 from typing import Any
 
 from orchestrator.cli._print import paint, say
-from orchestrator.reports.chain import BREAKS_MAX, SEE_ALL, Chain, broken_text, chain_of
+from orchestrator.core.log import broken_text
+from orchestrator.reports.chain import BREAKS_MAX, SEE_ALL, Chain, chain_of
 
 
 def looked_at(app: Any) -> dict[str, Any]:

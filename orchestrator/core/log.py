@@ -35,6 +35,12 @@ def sha256_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def broken_text(breaks: tuple[str, ...] | list[str]) -> str:
+    """The first break, and exactly how many more there are."""
+    left = len(breaks) - 1
+    return breaks[0] + (f" and {left} more break{'s' if left > 1 else ''}" if left else "")
+
+
 def link(
     prev: str, seq: int, stream: str, stream_seq: int, kind: str, at: int, body: str, schema: int
 ) -> str:

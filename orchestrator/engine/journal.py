@@ -18,7 +18,7 @@ from orchestrator.core.events import GroupEvent, RunCreated, RunEvent
 from orchestrator.core.fold import evolve
 from orchestrator.core.fold import fold as fold_run
 from orchestrator.core.groups import GroupState, label
-from orchestrator.core.log import Append, sha256_of
+from orchestrator.core.log import Append, broken_text, sha256_of
 from orchestrator.core.moment import At
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run, start
@@ -80,9 +80,7 @@ class Journal:
         """Raises ChangedLogError where an entry was changed, taken out or put in after it was written."""
         breaks = self.store.verify()
         if breaks:
-            left = len(breaks) - 1
-            more = f" and {left} more break{'s' if left > 1 else ''}" if left else ""
-            raise ChangedLogError(f"the log is not what was written: {breaks[0]}{more}; {WHAT_IS_SAFE}")
+            raise ChangedLogError(f"the log is not what was written: {broken_text(breaks)}; {WHAT_IS_SAFE}")
 
     def breaks_in_sight(self) -> list[str]:
         """Where the newest events are not what was written: for who reads and begins nothing."""

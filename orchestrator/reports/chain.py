@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.core.log import broken_text
+
 if TYPE_CHECKING:
     from orchestrator.ports import Store
 
@@ -36,9 +38,3 @@ class Chain:
 def chain_of(store: Store) -> Chain:
     """Check all of it: about 2 ms for 1,000 events."""
     return Chain(tuple(store.verify()), store.last_seq())
-
-
-def broken_text(breaks: tuple[str, ...] | list[str]) -> str:
-    """The first break, and exactly how many more there are."""
-    left = len(breaks) - 1
-    return breaks[0] + (f" and {left} more break{'s' if left > 1 else ''}" if left else "")
