@@ -87,15 +87,24 @@ def members(lab: Lab) -> list[int]:
     return list(processes.of_part(lab.mark(""), lab.path))
 
 
-def listening(lab: Lab) -> list[str]:
-    """Addresses of this lab that somebody listens on, from the kernel's own table."""
-    found = []
+def listening(lab: Lab) -> dict[str, str]:
+    """Who listens on this lab's addresses, from the kernel's own table: {inode of the socket: address}.
+
+    By the socket, because the number of a lab that went may be another lab's a moment later: take the sockets
+    while the lab is there, and look which of them are left.
+    """
+    found = {}
     for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
         fields = line.split()
         raw = bytes.fromhex(fields[1].split(":")[0])[::-1]
         if fields[3] == "0A" and raw[0] == 127 and raw[1] == lab.number:
-            found.append(".".join(map(str, raw)))
+            found[fields[9]] = ".".join(map(str, raw))
     return found
+
+
+def left_of(before: dict[str, str], lab: Lab) -> list[str]:
+    """Addresses that one of these sockets still listens on."""
+    return sorted(address for inode, address in listening(lab).items() if inode in before)
 
 
 NOBODY = 65534

@@ -81,10 +81,12 @@ def test_a_demo_that_is_killed_takes_its_lab_with_it(words: str) -> None:
         demo = Demo(home)
         demo.wait_for(words)
         (lab,) = claims.labs()
+        before = labs.listening(lab)
+        assert before, "nobody holds the lab's number"
         code, out = demo.end(signal.SIGKILL)
         assert (code, out) == (-signal.SIGKILL, "")
         until(lambda: nothing_is_left(lab), "nothing of the lab is left", GONE_SECONDS_MAX)
-        assert labs.listening(lab) == []
+        assert labs.left_of(before, lab) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -64,6 +64,8 @@ def test_up_status_down_leave_nothing() -> None:
         assert found["sites"]["embassy"]["names"]["population.example"] == [lab.address("home")]
         assert sites.active_site(lab) == "home"
         assert len(labs.members(lab)) > 20
+        before = labs.listening(lab)
+        assert set(before.values()) > {lab.address("home"), lab.address("embassy")}
         segments = shared_memory(lab)
         assert segments <= all_shared_memory()
         with a_bystander_that_mentions(lab) as bystander:
@@ -72,7 +74,7 @@ def test_up_status_down_leave_nothing() -> None:
             assert found is not None, "a process that only names the lab was ended"
             assert found.state not in "ZTt"
         assert labs.members(lab) == []
-        assert labs.listening(lab) == []
+        assert labs.left_of(before, lab) == []
         assert not lab.path.exists()
         assert claims.labs() == []
         assert not segments & all_shared_memory()
@@ -95,8 +97,8 @@ def test_two_labs_at_the_same_time_do_not_meet() -> None:
         assert claims.find(None).number == two.number
 
 
-def kill_a_maker(words: str, *, with_its_controller: bool = False) -> Lab:
-    """Begin a lab in a process of its own and kill that process when it has said these words."""
+def kill_a_maker(words: str, *, with_its_controller: bool = False) -> tuple[Lab, dict[str, str]]:
+    """Begin a lab in a process of its own and kill that process when it has said these words: (lab, its sockets)."""
     with subprocess.Popen(
         [*COMMAND, "up"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as maker:
@@ -109,23 +111,25 @@ def kill_a_maker(words: str, *, with_its_controller: bool = False) -> Lab:
             for process in outside.values():
                 if process.parent not in outside:  # the link and the controller, not what the latter started
                     processes.send(process, signal.SIGKILL)
+        before = labs.listening(first)
         maker.send_signal(signal.SIGKILL)
     assert first.state == "starting"
-    return first
+    assert before, "nobody holds the lab's number"
+    return first, before
 
 
 @pytest.mark.parametrize("words", ["home: a new database", "a base backup", "until every service answers"])
 def test_a_lab_whose_maker_was_killed_goes_by_itself(words: str) -> None:
     with labs.own_home():
-        lab = kill_a_maker(words)
+        lab, before = kill_a_maker(words)
         until(lambda: claims.labs() == [] and not lab.path.exists(), "the lab is gone")
         until(lambda: labs.members(lab) == [], "its processes are gone")
-        assert labs.listening(lab) == []
+        assert labs.left_of(before, lab) == []
 
 
 def test_a_lab_whose_maker_and_controller_were_killed_is_cleaned_by_the_next() -> None:
     with labs.own_home():
-        first = kill_a_maker("a base backup", with_its_controller=True)
+        first, _ = kill_a_maker("a base backup", with_its_controller=True)
         assert len(labs.members(first)) > 3, "there was nothing to clean"
         said: list[str] = []
         second = sites.up(sites.Wanted(), said.append)
