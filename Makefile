@@ -12,7 +12,7 @@ WORKERS ?= 2
 PYTHON ?=
 BIN := .venv/bin
 FAST := not real and not slow
-# Real parts mostly wait; a file stays on one worker, so that what its tests share is made once.
+# Most tests wait for real parts or for commands; a file stays on one worker, so that what its tests share is made once.
 SPLIT := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 export PYTHON
@@ -32,7 +32,7 @@ test: setup lint ## everything: formatting, types, layers, and the whole test su
 	@$(BIN)/python -m pytest $(SPLIT) $(PYTEST)
 
 check: setup lint ## formatting, types, layers and the fast tests; run it before each commit
-	@$(BIN)/python -m pytest -m "$(FAST)" $(PYTEST)
+	@$(BIN)/python -m pytest $(SPLIT) -m "$(FAST)" $(PYTEST)
 
 lint: setup ## formatting, lint, types, layers
 	@$(BIN)/ruff format --check .
@@ -41,7 +41,7 @@ lint: setup ## formatting, lint, types, layers
 	@$(BIN)/lint-imports
 
 fast: setup ## the fast tests alone (no real parts)
-	@$(BIN)/python -m pytest -q -m "$(FAST)" $(PYTEST)
+	@$(BIN)/python -m pytest $(SPLIT) -q -m "$(FAST)" $(PYTEST)
 
 sim: setup ## replay one simulated run: make sim SEED=42
 	@test -n "$(SEED)" || { echo "sim: name a seed, for example: make sim SEED=42" >&2; exit 2; }

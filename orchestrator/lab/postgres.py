@@ -230,3 +230,15 @@ def wait_streaming(lab: Lab, primary: SiteName) -> None:
             if time.monotonic() > deadline:
                 raise PermanentError(f"nobody follows the PostgreSQL at {primary}")
             time.sleep(POLL_SECONDS)
+
+
+def wait_told(lab: Lab, primary: SiteName) -> None:
+    """Wait until a register of each database at the primary has told the other site that its commits wait: a
+    site lost before that would be failed over with a loss above 0, though none was possible."""
+    deadline = time.monotonic() + READY_SECONDS_MAX
+    for database in APPLICATION_ROLES:
+        with connect(lab, other(primary), database) as session:
+            while session.execute("SELECT waits FROM continuity.heartbeat").fetchone() != (True,):
+                if time.monotonic() > deadline:
+                    raise PermanentError(f"no heartbeat of {database} from {primary} says that commits wait")
+                time.sleep(POLL_SECONDS)

@@ -143,6 +143,8 @@ def _make(lab: Lab, how: postgres_tools.Wrapping, claim: claims.Claim, say: Say)
     proxy.route_at_first(lab, "embassy", "home")
     say("both sites: waiting until every service answers")
     wait_in_service(lab)
+    if lab.durability == "remote":
+        postgres.wait_told(lab, "home")
 
 
 def _set_durability(lab: Lab) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import RefusedError
-from orchestrator.lab import claims, processes, sites
+from orchestrator.lab import claims, postgres, processes, sites
 from orchestrator.lab.layout import SITES, Lab
 from tests import labs
 from tests.waiting import until
@@ -50,6 +50,15 @@ def a_bystander_that_mentions(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
         bystander.communicate()
 
 
+def home_told_that_commits_wait(lab: Lab) -> bool:
+    """What a failover needs in order to state that nothing is lost, should home be lost right now."""
+    told = []
+    for database in postgres.APPLICATION_ROLES:
+        with postgres.connect(lab, "embassy", database) as session:
+            told.append(session.execute("SELECT waits FROM continuity.heartbeat").fetchone())
+    return told == [(True,), (True,)]
+
+
 def test_up_status_down_leave_nothing() -> None:
     with labs.own_home() as home:
         started = time.monotonic()
@@ -63,6 +72,7 @@ def test_up_status_down_leave_nothing() -> None:
         assert found["sites"]["embassy"]["services"]["land-register"] is None, "cold abroad"
         assert found["sites"]["embassy"]["names"]["population.example"] == [lab.address("home")]
         assert sites.active_site(lab) == "home"
+        assert home_told_that_commits_wait(lab)
         assert len(labs.members(lab)) > 20
         before = labs.listening(lab)
         assert set(before.values()) > {lab.address("home"), lab.address("embassy")}
