@@ -27,19 +27,30 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 2.0
 STEP = "documents"
+LEFT_OUT = "what it names is not compared"
 
 
 @dataclass(frozen=True, slots=True)
 class Apart:
-    """Documents of one component that a site holds beyond the one that may publish."""
+    """Documents of one component that a site holds beyond the one that may publish. ``unread``: (site, line) of
+    manifests that name something no comparison can: what it is, nobody knows."""
 
     group: str
     unit: str
     site: str
     found: Beyond
+    unread: tuple[tuple[str, int], ...] = ()
+
+    def text(self) -> str:
+        told = [self.found.text()] if self.found.documents else []
+        told += [
+            f"line {line} of the manifest at {site} cannot be read: {LEFT_OUT}" for site, line in self.unread
+        ]
+        return "; ".join(told)
 
     def evidence(self) -> dict[str, Json]:
-        return {"documents": self.unit, "site": self.site, **self.found.evidence()}
+        unread: list[Json] = [{"site": site, "line": line} for site, line in self.unread]
+        return {"documents": self.unit, "site": self.site, **self.found.evidence(), "unread": unread}
 
 
 def documents_apart(app: App) -> list[Apart]:
@@ -122,7 +133,7 @@ def list_documents(
                 if held.unread:
                     unseen.append({"documents": unit, "site": at})
                     lines.append(
-                        f"{unit} at {at}: line {held.unread} of the manifest cannot be read and is left out"
+                        f"{unit} at {at}: line {held.unread} of the manifest cannot be read: {LEFT_OUT}"
                     )
             only, differ = _write(unit, (site, keep), (other, kept), handle)
             counts[f"{unit}@{site}"] = {"only": only, "differ": differ}
@@ -173,8 +184,9 @@ def _apart(context: Context[Any], state: GroupState, unit: str, files: Files) ->
         except (ContinuityError, TimeoutError):
             continue
         found = files_history.beyond(kept, other, state.epoch, state.active)
-        if found.documents:
-            yield Apart(state.name, unit, site, found)
+        unread = [(at, held.unread) for at, held in ((state.active, kept), (site, other)) if held.unread]
+        if found.documents or unread:
+            yield Apart(state.name, unit, site, found, tuple(unread))
 
 
 def _holding(context: Context[Any], files: Files, site: str) -> Holding:

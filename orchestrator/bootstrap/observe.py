@@ -27,10 +27,10 @@ from orchestrator.bootstrap.standing import (
     journal_unprotected,
     log_behind,
     told,
+    towards_adopt,
     writing_sites,
 )
 from orchestrator.core.claims import CONTRADICTIONS
-from orchestrator.core.groups import adopt_command
 from orchestrator.core.model import Operation, Stage
 from orchestrator.core.outcomes import Failed, Succeeded
 from orchestrator.core.plan import Plan, Role, Step
@@ -135,7 +135,7 @@ def observe(app: App, plan: Plan) -> dict[str, Any]:
     steps = [step for step in plan.steps.values() if step.stage is Stage.PREFLIGHT]
     found = _perform(app, plan, steps)
     at = now(app.clock)
-    observed: dict[str, Any] = {"at": moment(at), "steps": found, "lines": _lines(plan, found)}
+    observed: dict[str, Any] = {"at": moment(at), "steps": found, "lines": _lines(app, plan, found)}
     if plan.operation is Operation.FAILOVER:
         observed["loss"] = {
             step.unit: expected_loss_text(found[step.id].get("evidence") or {}, plan, at.utc_ns)
@@ -178,23 +178,23 @@ def ask_gates(app: App, plan: Plan, seconds: float) -> list[Gated]:
     """Ask every read-only gate of a plan now, side by side, without a run; nothing is changed."""
     steps = read_only_gates(plan)
     found = _perform(app, plan, steps, seconds)
-    return [_gated(step, found[step.id]) for step in steps]
+    return [_gated(app, step, found[step.id]) for step in steps]
 
 
-def _gated(step: Step, seen: Mapping[str, Any]) -> Gated:
+def _gated(app: App, step: Step, seen: Mapping[str, Any]) -> Gated:
     evidence = seen.get("evidence") or {}
     findings = tuple(
         (str(finding.get("text", "")), str(finding.get("mend", "")))
         for finding in evidence.get("findings") or ()
         if isinstance(finding, Mapping)
     )
-    findings += tuple((text, adopt_command(step.group)) for text in evidence.get(CONTRADICTIONS) or ())
+    findings += tuple((text, towards_adopt(app, step.group)) for text in evidence.get(CONTRADICTIONS) or ())
     result = seen["result"] if seen["result"] in ("ok", "failed") else "unknown"
     message = seen.get("message") or ("" if result == "ok" else str(seen["result"]))
     return Gated(step.id, step.title, result, message, findings)
 
 
-def _lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:
+def _lines(app: App, plan: Plan, found: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
     for step_id, seen in found.items():
         step = plan.steps[step_id]
@@ -202,7 +202,7 @@ def _lines(plan: Plan, found: Mapping[str, Any]) -> list[str]:
         if step.action.kind == INSPECT and evidence:
             lines += describe(step.unit, evidence, plan)
             lines += [
-                f"{step.unit}: against the log: {text} — {adopt_command(step.group)}"
+                f"{step.unit}: against the log: {text} — {towards_adopt(app, step.group)}"
                 for text in evidence.get(CONTRADICTIONS) or ()
             ]
         else:
@@ -271,9 +271,9 @@ def look_for_conflicts(app: App) -> Seen:
     lost = journal_unprotected(app, clusters)
     lines += [f"  {each.unit} at {each.site}: {told(app, each.group, each.old.text())}" for each in left]
     lines += [
-        f"  {each.unit} at {each.site}: {told(app, each.group, each.found.text())}"
+        f"  {each.unit} at {each.site}: {told(app, each.group, each.text())}"
         if each.found.is_second
-        else f"  {each.unit} at {each.site}: {each.found.text()}"
+        else f"  {each.unit} at {each.site}: {each.text()}"
         for each in apart
     ]
     lines += [f"  {group}: UNPROTECTED: {reason}" for group, reason in lost.items()]

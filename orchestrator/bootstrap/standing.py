@@ -62,6 +62,12 @@ def how_to_adopt(app: App, group: str) -> str:
     return f"next: {adopt_command(group)}"
 
 
+def towards_adopt(app: App, group: str) -> str:
+    """The same as one command, as it can be typed now."""
+    claim = app.journal.group(group).claim if app.has_log else ""
+    return f"continuity status {claim}" if claim else adopt_command(group)
+
+
 def journal_conflict(app: App, group: str, evidence: Mapping[str, Json]) -> None:
     """Write into the log that a second site takes or took writes, unless it knows or people have resolved it."""
     at = now(app.clock)

@@ -233,6 +233,8 @@ def accept_again(app: App, driver: Driver, flags: Flags, screen: Screen) -> Resu
                 return None
         if not is_typed:
             raise RefusedError("not confirmed: the run stays as it is", (f"continuity resume {run.id}",))
+    elif acceptance.may_lose(run):
+        screen.say(acceptance.text(limit))
     return Resume(now(app.clock), flags.by, limit)
 
 

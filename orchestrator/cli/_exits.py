@@ -120,7 +120,7 @@ def guarded(call: Callable[[], None]) -> int:
     except ChangedLogError as error:
         return _say("the log was changed by hand; nothing was begun", REFUSED, str(error), ())
     except JournalError as error:
-        return _say("the log cannot be used; nothing was changed", REFUSED, str(error), ())
+        return _say("the log cannot be used; nothing was begun", REFUSED, str(error), ())
     except InvariantBroken as error:
         return _say("bug: an invariant broke; the run is stopped with its state saved", BUG, str(error), ())
     except NotDrivenError as error:

@@ -11,6 +11,7 @@ from typing import Any
 from orchestrator.lab import schema
 from orchestrator.lab.evidence import Recorded
 from orchestrator.lab.layout import DATABASES
+from orchestrator.reports.record import driven_seconds
 
 SCHEMA = "continuity/lab-demo/v1"
 CONFIRM = "manual.confirm"
@@ -123,7 +124,7 @@ def _sum(values: Any) -> int | None:
 
 
 def longest_step(recorded: Recorded) -> dict[str, Any] | None:
-    """The step that took longest after the order, and how long; waiting for people is no work."""
+    """The step that took longest after the order, and how long; waiting for people or for a driver is no work."""
     run = recorded.run
     assert run.authorised is not None
     late = [
@@ -136,8 +137,8 @@ def longest_step(recorded: Recorded) -> dict[str, Any] | None:
     ]
     if not late:
         return None
-    longest = max(late, key=lambda step: float(step["seconds"]))
-    return {"step": longest["id"], "seconds": longest["seconds"]}
+    longest = max(late, key=driven_seconds)
+    return {"step": longest["id"], "seconds": round(driven_seconds(longest), 4)}
 
 
 def judgement(check: Mapping[str, Any]) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def _failover(estate: Estate, asked: Asked, state: GroupState, target: str) -> M
     if not state.active:
         return _No(
             f"{state.name} has no active site: the evidence says who writes",
-            instead=adopt_command(state.name),
+            instead=f"continuity status {state.claim}" if state.claim else adopt_command(state.name),
         )
     if state.protection == "unprotected" and estate.sites[state.active].role == "embassy":
         return _No(

@@ -255,7 +255,13 @@ def _step(run: Run, step_id: str, clocks: Clocks) -> dict[str, Any]:
         "observed": _observed(state.evidence),
         "started": moment(state.started) if state.started else None,
         "seconds": clocks.seconds(state.started, state.since),
+        "undriven_seconds": clocks.undriven_seconds(state.started, state.since),
         "message": state.message or None,
         "reason": state.reason or None,
         "evidence": state.evidence,
     }
+
+
+def driven_seconds(step: Mapping[str, Any]) -> float:
+    """What a step of a record took, less what may have passed without a driver; it must have an end."""
+    return max(0.0, float(step["seconds"]) - float(step["undriven_seconds"]))

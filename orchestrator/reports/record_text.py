@@ -10,7 +10,7 @@ from orchestrator.core.run import Run
 from orchestrator.core.states import StepState
 from orchestrator.core.values import duration_text
 from orchestrator.reports.leftovers import leftover_lines
-from orchestrator.reports.record import lost_by
+from orchestrator.reports.record import driven_seconds, lost_by
 from orchestrator.reports.state import loss_text
 
 SHOWN_MAX = 10
@@ -87,9 +87,12 @@ def _unstated(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _longest(steps: list[dict[str, Any]]) -> Iterator[str]:
-    timed = sorted((s for s in steps if s["seconds"] is not None), key=lambda s: -s["seconds"])
+    """The steps that took longest, but for the time in which nobody drove."""
+    timed = sorted((s for s in steps if s["seconds"] is not None), key=driven_seconds, reverse=True)
     for step in timed[:LONGEST_MAX]:
-        yield f"  longest: {step['id']} {step['seconds']:.3f} s"
+        undriven = step["undriven_seconds"]
+        beside = f", and up to {undriven:.3f} s in which nobody drove" if undriven else ""
+        yield f"  longest: {step['id']} {driven_seconds(step):.3f} s{beside}"
 
 
 def _decision_line(decision: Mapping[str, Any]) -> str:

@@ -48,23 +48,32 @@ def _connected(name: str, *, uri: bool = False) -> sqlite3.Connection:
     )
 
 
-def _opened_to_read(path: Path) -> sqlite3.Connection:
+def _at_rest(path: Path) -> tuple[int, ...]:
+    """What tells that nobody has written to a log since, where no write-ahead log lies beside it; (): one does."""
+    if path.with_name(f"{path.name}-wal").exists():
+        return ()
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _opened_to_read(path: Path) -> tuple[sqlite3.Connection, tuple[int, ...]]:
     """A log that cannot be written to: a copy on read-only media, another user's. Where no write-ahead log lies
-    beside it, it is at rest; what such a file holds SQLite reads only together with the file that processes
-    share, which somebody who may write there must have made (https://sqlite.org/wal.html)."""
-    ahead = path.with_name(f"{path.name}-wal")
-    is_at_rest = not ahead.exists()
-    db = _connected(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_at_rest else ''}", uri=True)
+    beside it, it is at rest and read as it is now (with the second value: as what). What such a log holds SQLite
+    reads only together with the file that processes share, which somebody who may write there must have made
+    (https://sqlite.org/wal.html)."""
+    rest = _at_rest(path)
+    db = _connected(f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if rest else ''}", uri=True)
     try:
         db.execute("SELECT 1 FROM sqlite_master").fetchone()
     except sqlite3.OperationalError as error:
-        if is_at_rest:
+        db.close()
+        if rest:
             raise
         raise JournalError(
-            f"{path}: its newest entries lie in {ahead.name}, and can only be read where one may write: copy both "
+            f"{path}: its newest entries lie in {path.name}-wal, and can only be read where one may write: copy both "
             "files to a folder of your own, beside estate.yaml as they lie here"
         ) from error
-    return db
+    return db, rest
 
 
 class SqliteStore:
@@ -83,8 +92,11 @@ class SqliteStore:
                 raise JournalError(f"{path}: the log cannot be made: {error.strerror}") from error
         with self._asking():
             may_write = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-            self._db = _connected(str(path)) if may_write else _opened_to_read(path)
-            if may_write:
+            self._rest: tuple[int, ...] = ()
+            if not may_write:
+                self._db, self._rest = _opened_to_read(path)
+            else:
+                self._db = _connected(str(path))
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
                 if not self._db.execute(
@@ -97,8 +109,15 @@ class SqliteStore:
         """Whatever SQLite says against it is one error of the log, with its place."""
         try:
             yield
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise JournalError(f"{self.path}: {error}") from error
+
+    def _reading(self) -> sqlite3.Connection:
+        """To read by: a log that was at rest is opened anew where somebody has written to it since."""
+        if self._rest and self._rest != _at_rest(self.path):
+            self._db.close()
+            self._db, self._rest = _opened_to_read(self.path)
+        return self._db
 
     def close(self) -> None:
         self._db.close()
@@ -146,7 +165,7 @@ class SqliteStore:
 
     def last_seq(self) -> int:
         with self._asking():
-            return int(self._db.execute("SELECT max(seq) FROM events").fetchone()[0] or 0)
+            return int(self._reading().execute("SELECT max(seq) FROM events").fetchone()[0] or 0)
 
     def read(self, stream: str, after: int = 0) -> list[Recorded]:
         """The events of one stream with stream_seq > ``after``, in order."""
@@ -157,7 +176,7 @@ class SqliteStore:
 
     def _recorded(self, which: str, values: tuple[str | int, ...]) -> list[Recorded]:
         with self._asking():
-            rows = self._db.execute(_SELECT + which, values).fetchall()
+            rows = self._reading().execute(_SELECT + which, values).fetchall()
         return [
             Recorded(seq, of, at, self._event(seq, of, kind, body), h) for seq, of, at, kind, body, h in rows
         ]
@@ -171,18 +190,20 @@ class SqliteStore:
     def streams(self, prefix: str) -> list[str]:
         """Names of the streams that begin with ``prefix``, in the order of their first event."""
         with self._asking():
-            rows = self._db.execute(
-                "SELECT stream FROM events WHERE stream_seq=1 AND substr(stream,1,?)=? ORDER BY seq",
-                (len(prefix), prefix),
-            ).fetchall()
+            rows = (
+                self._reading()
+                .execute(
+                    "SELECT stream FROM events WHERE stream_seq=1 AND substr(stream,1,?)=? ORDER BY seq",
+                    (len(prefix), prefix),
+                )
+                .fetchall()
+            )
         return [str(row[0]) for row in rows]
 
     def version(self) -> int:
         """Changes whenever ANOTHER connection has committed: a few microseconds to ask."""
-        try:
+        with self._asking():
             return int(self._db.execute("PRAGMA data_version").fetchone()[0])
-        except sqlite3.Error as error:
-            raise JournalError(f"{self.path}: {error}") from error
 
     def put_plan(self, name: str, body: str) -> None:
         with self._asking():

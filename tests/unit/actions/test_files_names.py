@@ -19,6 +19,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from orchestrator.actions.files import Publish, PublishParams, Verify, VerifyParams
 from orchestrator.actions.files_keep import Keep, KeepParams
+from orchestrator.bootstrap import documents
+from orchestrator.components.files import Files, FilesAt
+from orchestrator.core.groups import GroupState
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
 from orchestrator.drivers import files_history, files_host, files_keep_host
 from orchestrator.lab import editions
@@ -204,3 +207,28 @@ def test_what_a_manifest_cannot_name_holds_up_what_would_leave_it_behind(apart: 
     manifest.write_bytes(text)
     outcome = Keep().execute(context(keeping(*apart), PARTS, run="reprotect-1"))
     assert isinstance(outcome, Succeeded), json.dumps(outcome.message if isinstance(outcome, Failed) else "")
+
+
+def test_a_status_says_that_a_manifest_names_something_that_it_cannot_read(apart: tuple[Site, Site]) -> None:
+    home, embassy = apart
+    files = Files(
+        "documents",
+        {
+            site: FilesAt(host, str(where.documents), str(where.folder / "published"), "replicator")
+            for site, host, where in (("home", "h1", home), ("embassy", "e1", embassy))
+        },
+        public_key="",
+        manifest="../MANIFEST",
+    )
+    state = GroupState("g", epoch=2, active="embassy")
+
+    def told() -> list[str]:
+        return [each.text() for each in documents._apart(context(None, PARTS), state, "documents", files)]
+
+    (beyond,) = told()
+    assert beyond.startswith(f"{len(STRANGE)} documents only there")
+    assert "cannot be read" not in beyond
+    (embassy.folder / "current" / "MANIFEST").write_bytes(b"what is this\n" + home.manifest().encode())
+    assert told() == ["line 1 of the manifest at embassy cannot be read: what it names is not compared"], (
+        "said although nothing else is apart"
+    )

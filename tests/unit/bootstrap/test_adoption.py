@@ -10,7 +10,7 @@ import pytest
 from orchestrator.bootstrap import adoption
 from orchestrator.bootstrap.app import App
 from orchestrator.bootstrap.observe import CLAIMS, INSPECT, Looked
-from orchestrator.bootstrap.standing import how_to_adopt
+from orchestrator.bootstrap.standing import how_to_adopt, towards_adopt
 from orchestrator.core import events
 from orchestrator.core.groups import GroupState, fold_group, label
 from orchestrator.errors import InputError, InvariantBroken, RefusedError
@@ -159,5 +159,7 @@ def test_there_is_nothing_to_resolve_is_said_before_anything_is_compared(app: Ap
 def test_where_the_log_is_behind_the_run_that_holds_the_group_ends_first(app: App) -> None:
     known(app, HOME)
     assert how_to_adopt(app, GROUP) == f"next: continuity adopt {GROUP} --by NAME"
+    assert towards_adopt(app, GROUP) == f"continuity adopt {GROUP} --by NAME"
     known(app, CLAIMED)
     assert how_to_adopt(app, GROUP) == "run r1 ends first: continuity status r1"
+    assert towards_adopt(app, GROUP) == "continuity status r1"

@@ -36,4 +36,4 @@ def test_a_line_that_cannot_be_read_is_told_and_the_rest_is_listed(tmp_path: Pat
     assert (row["document"], row["lost"], row["site"]) == (STRANGE, two, "home")
     assert counts == {f"{UNIT}@home": {"only": 1, "differ": 0}}
     assert unseen == [{"documents": UNIT, "site": "home"}]
-    assert f"{UNIT} at home: line 2 of the manifest cannot be read and is left out" in lines
+    assert f"{UNIT} at home: line 2 of the manifest cannot be read: what it names is not compared" in lines

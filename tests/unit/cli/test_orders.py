@@ -14,15 +14,18 @@ from orchestrator.cli import verbs
 from orchestrator.core.claims import CONTRADICTIONS
 from orchestrator.core.events import GateAccepted, RunCreated, SiteDeclaredLost
 from orchestrator.core.inputs import LOSS_UNKNOWN
+from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Failed
+from orchestrator.core.plan import Role
 from orchestrator.core.run import start
 from orchestrator.engine.journal import RUN as RUN_STREAM
 from orchestrator.engine.journal import Journal
 from orchestrator.errors import InputError
 from orchestrator.settings import Settings
-from tests.builders import a_failback, a_wide_failover, at, created, driver
+from tests.builders import a_failback, a_plan, a_wide_failover, at, created, driver
 from tests.golden import Logged
 from tests.unit.cli.logs import HELD_FOR_LOSS, PROMOTED, RUN, continuity, told
+from tests.unit.cli.people import ONE, PROMOTE, asked, begun
 
 INPUT, REFUSED, HELD = 2, 3, 4
 LIMIT_MS = 390_000
@@ -158,6 +161,18 @@ def test_a_resume_that_asks_nothing_needs_no_terminal(tmp_path: Path) -> None:
     promoted = told(tmp_path / "later", PROMOTED)
     assert not acceptance.will_be_asked(promoted.run)
     assert acceptance.resume_command(promoted.run) == f"continuity resume {RUN}"
+
+
+def test_a_resume_with_yes_says_what_is_accepted(tmp_path: Path) -> None:
+    says = "By confirming you accept at most 5m of data loss;"
+    steps = (asked(ONE), asked(PROMOTE, (ONE,), Role.PROMOTE))
+    for operation, accepts in ((Operation.FAILOVER, ["--accept-loss", "5m"]), (Operation.SWITCHOVER, [])):
+        folder = tmp_path / operation
+        folder.mkdir()
+        begun(folder, a_plan(*steps, operation=operation), ordered=True)
+        done = continuity(folder, "resume", RUN, "--yes", *accepts, by="ann")
+        assert done.returncode == HELD, done.stderr
+        assert (says in done.stderr) is bool(accepts), "a planned move loses nothing"
 
 
 def test_who_ends_a_run_that_evidence_stood_against_is_told_what_sets_the_log_right(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.settings import Settings
 from tests import labs
-from tests.unit.cli.logs import HELD_FOR_LOSS, told
+from tests.unit.cli.logs import HELD_FOR_LOSS, continuity, told
 
 LOOKS = [("status",), ("status", "r1"), ("history",), ("history", "--verify"), ("report", "r1")]
 READABLE, READABLE_FOLDER = 0o444, 0o555
@@ -64,6 +64,44 @@ def test_a_log_that_cannot_be_written_to_is_read(folder: Path, as_reader: Comman
     assert ordered.returncode == HELD
     assert "the log cannot be written" in ordered.stderr
     store.close()
+
+
+READER = """
+import sys
+from pathlib import Path
+from orchestrator.stores.sqlite import SqliteStore
+store = SqliteStore(Path(sys.argv[1]))
+while True:
+    print(store.last_seq(), len(store.read_all()), flush=True)
+    if not sys.stdin.readline():
+        break
+"""
+
+
+def test_who_only_reads_sees_what_others_begin_to_append_later(folder: Path) -> None:
+    estate, home = folder / "estate", folder / "home"
+    estate.mkdir()
+    home.mkdir()
+    story = told(estate, HELD_FOR_LOSS)
+    log, written = Settings(estate / "estate.yaml").log, story.store.last_seq()
+    story.store.close()
+    for path, mode in ((log, READABLE), (log.parent, READABLE_FOLDER), (estate, READABLE_FOLDER)):
+        path.chmod(mode)
+    prefix, python = labs.normal_user(home)
+    argv = [*prefix, python, "-c", READER, str(log)]
+    piped = subprocess.PIPE
+    with subprocess.Popen(argv, cwd=labs.ROOT, stdin=piped, stdout=piped, text=True) as reader:
+        assert reader.stdin
+        assert reader.stdout
+        at_rest = reader.stdout.readline()
+        assert at_rest == f"{written} {written}\n"
+        done = continuity(estate, "pause", "r1", "--by", "ann")  # by somebody who may write
+        assert done.returncode == DONE, done.stderr
+        reader.stdin.write("\n")
+        reader.stdin.flush()
+        assert reader.stdout.readline() == f"{written + 1} {written + 1}\n"
+        reader.stdin.close()
+    assert reader.returncode == 0
 
 
 def test_entries_that_can_only_be_brought_in_by_writing_are_said(folder: Path, as_reader: Command) -> None:

@@ -261,3 +261,32 @@ def test_a_fence_that_gave_proof_and_what_was_not_undone_are_no_exposure() -> No
         assert "  left as it is: db/stop: stays in force" in lines
         assert "  left as it is: db/rejoin: nobody can tell whether it happened" in lines
     assert run_document(run, 0)["exposures"] == ["db2/stop"]
+
+
+def test_the_time_in_which_nobody_drove_makes_no_step_the_longest() -> None:
+    plan = a_moved()
+    history = (
+        up(0),
+        *order(1),
+        events.StepStarted(at(1), "db/close", 1),
+        events.StepStarted(at(1), "db/stop", 1),
+        events.StepSucceeded(at(3), "db/stop", 1, {}),
+        events.StepStarted(at(3), "db/promote", 1),
+        up(103),
+        events.StepSucceeded(at(104), "db/promote", 1, {}),
+        events.StepSucceeded(at(105), "db/close", 1, {}),
+    )
+    journal = journal_of(plan, *history)
+    document = record(journal, "r1")
+    steps = {step["id"]: (step["seconds"], step["undriven_seconds"]) for step in document["steps"]}
+    assert (steps["db/stop"], steps["db/promote"]) == ((2.0, 0.0), (101.0, 100.0))
+    said = [
+        line.strip()
+        for line in record_text(document, journal.load("r1").run).splitlines()
+        if "longest" in line
+    ]
+    assert said == [
+        "longest: db/close 4.000 s, and up to 100.000 s in which nobody drove",
+        "longest: db/stop 2.000 s",
+        "longest: db/promote 1.000 s, and up to 100.000 s in which nobody drove",
+    ]
