@@ -19,6 +19,9 @@ from orchestrator.core.values import (
 from orchestrator.errors import ContinuityError, TransientError
 from orchestrator.ports import Context, Description
 
+LEFT = "sessions_left"
+"""Where evidence says why sessions to the closed side may go on, although clients are routed for good."""
+
 
 @dataclass(frozen=True, slots=True)
 class RouteParams:
@@ -59,6 +62,10 @@ class Route:
         ]
         if params.end_sessions:
             commands.insert(3, f"{proxy.socket}: shutdown sessions server {backend}/{closed}")
+            if proxy.master_socket:
+                commands.append(
+                    f"{proxy.master_socket}: shutdown session, of each that an older worker has to {backend}/{closed}"
+                )
         touches = (Touch(host.site, f"{host.address} {proxy.socket}"),)
         return Description(
             tuple(commands), touches, Undo.UNDO, (f"{proxy.socket}: the states of {backend} before this run",)
@@ -103,7 +110,8 @@ class Route:
             return Unknown(str(error))
         match answer["result"]:
             case "done":
-                return Succeeded(_evidence(context.params, answer["after"]) | {"before": answer["before"]})
+                evidence = _evidence(context.params, answer["after"]) | {"before": answer["before"]}
+                return Succeeded(evidence | ({LEFT: answer["left"]} if answer["left"] else {}))
             case "refused":
                 return Failed(f"{proxy.name}: {answer['message']}")
             case "failed":

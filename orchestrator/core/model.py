@@ -154,7 +154,10 @@ class Cluster:
 @dataclass(frozen=True, slots=True)
 class Proxy:
     """One HAProxy. ``state_file`` is the map or state file that its configuration loads;
-    ``front_address`` is where clients meet it, which DNS records may take by naming the component."""
+    ``front_address`` is where clients meet it, which DNS records may take by naming the component.
+    ``master_socket``: the master CLI (``haproxy -S``), by which a failover also ends the sessions that a worker from
+    before a reload still has.
+    """
 
     name: Name
     host: HostRef
@@ -163,6 +166,7 @@ class Proxy:
     state_file: str
     epoch_file: str
     front_address: str = ""
+    master_socket: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,7 @@ def arguments(
     """What ``haproxy_host.route`` and ``haproxy_host.look`` take."""
     return {
         "socket": proxy.socket,
+        "master_socket": proxy.master_socket,
         "config": proxy.config,
         "state_file": proxy.state_file,
         "epoch_file": proxy.epoch_file,

@@ -24,7 +24,7 @@ NO_BACKEND = "{}: the proxy has no such backend with servers here and there"
 FORCED_MAINTENANCE = 0x01
 CONFIGURED_DISABLED = 0x04  # still shown after `set server … state ready`: it does not count
 RUNNING = 2
-WORD = re.compile(r"[A-Za-z0-9_.:][A-Za-z0-9_.:/-]*")
+WORD = re.compile(r"(@!)?[A-Za-z0-9_.:][A-Za-z0-9_.:/-]*")
 """What a word on the socket may be: there ``;`` and a new line begin another command."""
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
 CONFIG_BYTES_MAX = 4 * 1024 * 1024
@@ -41,9 +41,9 @@ class _StopError(Exception):
 def route(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
     """Route ``backend`` to ``here`` or ``there`` if the epoch allows it, and make it last.
 
-    Arguments: socket, config, state_file, epoch_file, backend, here, site, epoch, run, end_sessions,
-    undo, timeout_ms. Result: {result: done | refused | failed | unknown, message, …}; ``failed``
-    means that nothing was changed.
+    Arguments: socket, master_socket, config, state_file, epoch_file, backend, here, site, epoch, run, end_sessions,
+    undo, timeout_ms. Result: {result: done | refused | failed | unknown, message, …}; ``failed`` means that nothing
+    was changed, ``left`` why sessions of older workers may go on although all else is done.
     """
     deadline = time.monotonic() + int(arguments["timeout_ms"]) / 1000
     try:
@@ -101,6 +101,7 @@ def _route_locked(arguments: Mapping[str, Any], deadline: float) -> Mapping[str,
     entries[backend] = {"epoch": epoch, "site": site, "run": run, "previous": previous, "undone": undo}
     _write(arguments["epoch_file"], json.dumps(entries, sort_keys=True, indent=1) + "\n", durable=False)
     _change(arguments, wanted, deadline)
+    left = _end_older(arguments, wanted, (time.monotonic() + deadline) / 2)
     state = _ask(arguments["socket"], (SHOW,), deadline)
     _sync(arguments["epoch_file"])
     _write(arguments["state_file"], state, durable=True)
@@ -108,7 +109,9 @@ def _route_locked(arguments: Mapping[str, Any], deadline: float) -> Mapping[str,
     saved = _admin_states(_read(arguments["state_file"]), backend)
     if after != wanted or saved != wanted:
         raise _StopError("unknown", f"{backend}: wanted {wanted}, the proxy shows {after}, its file {saved}")
-    return {"result": "done", "message": "", "before": before, "after": after, "epoch": epoch, "site": site}
+    return {
+        "result": "done", "message": "", "before": before, "after": after, "epoch": epoch, "site": site, "left": left,
+    }  # fmt: skip
 
 
 def _compare(entry: Mapping[str, Any] | None, run: str, epoch: int, undo: bool) -> None:
@@ -139,6 +142,47 @@ def _change(arguments: Mapping[str, Any], wanted: Mapping[str, str], deadline: f
     answer = _ask(arguments["socket"], commands, deadline, changing=True).strip()
     if answer:
         raise _StopError("unknown", f"{backend}: the proxy answered: {answer[:300]}")
+
+
+def _end_older(arguments: Mapping[str, Any], wanted: Mapping[str, str], deadline: float) -> str:
+    """End what workers from before a reload still have open to the side that is closed: they no longer listen on the
+    runtime socket, and refuse orders for a whole server. Why something may be left; "": nothing is.
+
+    An old worker that cannot be asked holds nothing up: new sessions are routed by then."""
+    master = str(arguments.get("master_socket") or "")
+    if not (arguments.get("end_sessions") and master):
+        return ""
+    closed = {(str(arguments["backend"]), server) for server in SERVERS if wanted[server] == "maint"}
+    try:
+        older = _older_workers(_ask(master, (("show", "proc"),), deadline, is_master=True))
+        while found := [each for worker in older for each in _sessions(master, worker, closed, deadline)]:
+            if time.monotonic() >= deadline:
+                return f"{master}: older workers still have {len(found)} sessions"
+            for to, session in found:
+                _ask(master, ((to, "shutdown", "session", session),), deadline, is_master=True)
+    except _StopError as stop:
+        return str(stop)
+    return ""
+
+
+def _older_workers(text: str) -> list[str]:
+    """What addresses each worker of before the last reload, from the output of `show proc`."""
+    _, _, older = text.partition("# old workers")
+    lines = (line.split() for line in older.partition("# programs")[0].split("\n"))
+    return [f"@!{fields[0]}" for fields in lines if fields and fields[0].isdigit()]
+
+
+def _sessions(
+    master: str, worker: str, closed: set[tuple[str, str]], deadline: float
+) -> list[tuple[str, str]]:
+    """(worker, session) of what a worker has open to these servers; a worker that has gone has nothing."""
+    found = []
+    for line in _ask(master, ((worker, "show", "sess"),), deadline, is_master=True).split("\n"):
+        session, _, rest = line.partition(":")
+        facts = dict(word.partition("=")[::2] for word in rest.split())
+        if (facts.get("be", ""), facts.get("srv", "")) in closed:
+            found.append((worker, session))
+    return found
 
 
 def _administrative(states: Mapping[str, str]) -> dict[str, str]:
@@ -315,8 +359,16 @@ def _sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
-def _ask(path: str, commands: Sequence[Sequence[str]], deadline: float, *, changing: bool = False) -> str:
+def _ask(
+    path: str,
+    commands: Sequence[Sequence[str]],
+    deadline: float,
+    *,
+    changing: bool = False,
+    is_master: bool = False,
+) -> str:
     """One line of commands to the runtime socket, the whole answer back. Every wait ends at the deadline.
+    ``is_master``: the master's answers end only once it is told that no more commands come.
 
     Whatever came in: a word that could begin another command is refused before anything is connected.
     """
@@ -332,6 +384,8 @@ def _ask(path: str, commands: Sequence[Sequence[str]], deadline: float, *, chang
             stream.connect(path)
             connected = True
             stream.sendall(line.encode("ascii") + b"\n")
+            if is_master:
+                stream.shutdown(socket.SHUT_WR)
             while len(received) < ANSWER_BYTES_MAX:
                 stream.settimeout(max(0.001, deadline - time.monotonic()))
                 chunk = stream.recv(65536)

@@ -113,6 +113,8 @@ def _step_lines(steps: list[dict[str, Any]]) -> Iterator[str]:
         if step["observed"] is False:
             detail = step["evidence"].get("detail")
             facts.append(f"not observed{f' ({detail})' if detail else ''}: the fence proof stands for it")
+        if left := step["evidence"].get("sessions_left"):
+            facts.append(f"sessions may go on: {left}")
         if not facts and step["state"] in TIDY:
             continue
         said = f": {step['message']}" if step["message"] else ""

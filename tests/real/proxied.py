@@ -97,7 +97,7 @@ class Lab:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [self.binary, "-W", "-db", "-f", self.proxy.config],
+            [self.binary, "-W", "-db", "-S", self.proxy.master_socket, "-f", self.proxy.config],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -122,6 +122,27 @@ class Lab:
         until(is_new, "new workers only")
         until(self.answers, "the proxy accepts")
 
+    def reload_beside_a_session(self) -> None:
+        """The worker that has it stays as an old one, and no other asks the master any more."""
+        (old,) = self.workers()
+        asked = 0.0
+
+        def is_new() -> bool:
+            nonlocal asked
+            if len(now := self.workers()) == 1 and time.monotonic() > asked + 1:
+                self.process.send_signal(signal.SIGUSR2)
+                asked = time.monotonic()
+            return len(now) == 2
+
+        until(is_new, "an old and a new worker")
+        until(self.answers, "the proxy accepts")
+        until(self.has_a_master, "the master, which has begun anew, answers")
+        assert old in self.workers()
+
+    def has_a_master(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as stream:
+            return stream.connect_ex(self.proxy.master_socket) == 0
+
     def workers(self) -> list[int]:
         text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(word) for word in text.split()]
@@ -143,11 +164,11 @@ class Lab:
             connection.close()
 
     @contextmanager
-    def session(self) -> Iterator[http.client.HTTPResponse]:
+    def session(self, host: str = "population.example") -> Iterator[http.client.HTTPResponse]:
         """A client in the middle of a long answer: the first half has come."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SESSION_SECONDS_MAX)
         try:
-            connection.request("GET", LONG)
+            connection.request("GET", LONG, headers={"Host": host})
             answer = connection.getresponse()
             half = int(answer.headers["Content-Length"]) // 2
             assert len(answer.read(half)) == half
@@ -176,8 +197,9 @@ def proxied(tmp_path: Path) -> Iterator[Lab]:
     folder = Path("/tmp") / f"cty-{os.getpid()}-{tmp_path.name[-12:]}"  # socket paths are short
     folder.mkdir(mode=0o700)
     proxy = Proxy(
-        "ph", "h1", f"{folder}/s", f"{tmp_path}/haproxy.cfg", f"{tmp_path}/state", f"{tmp_path}/epoch.json"
-    )
+        "ph", "h1", f"{folder}/s", f"{tmp_path}/haproxy.cfg", f"{tmp_path}/state", f"{tmp_path}/epoch.json",
+        master_socket=f"{folder}/m",
+    )  # fmt: skip
     here, there = Application("home"), Application("embassy")
     threads = [
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.actions.haproxy import LEFT, Route, RouteParams
 from orchestrator.core.outcomes import Succeeded
+from tests.action_context import context
 from tests.real.proxied import Lab, proxied
 
 pytestmark = pytest.mark.real
@@ -50,3 +53,31 @@ def test_what_a_planned_move_left_open_is_ended_by_the_failover_after_it(lab: La
         assert isinstance(lab.execute(False, 2, "run-2"), Succeeded)
         assert isinstance(lab.execute(False, 3, "run-3", end_sessions=True), Succeeded)
         assert ended(answer)
+
+
+def test_a_failover_ends_what_a_worker_from_before_a_reload_still_has(lab: Lab) -> None:
+    with lab.session() as answer:
+        lab.reload_beside_a_session()
+        found = lab.execute(False, 2, "run-2", end_sessions=True)
+        assert isinstance(found, Succeeded)
+        assert LEFT not in found.evidence
+        assert ended(answer)
+    assert lab.ask() == (200, "embassy")
+
+
+def test_what_an_old_worker_has_open_elsewhere_is_let_alone(lab: Lab) -> None:
+    params = RouteParams("ph", "land", True, "home", 1)
+    assert isinstance(Route().execute(context(params, lab.parts, run="run-1")), Succeeded)
+    with lab.session(host="land.example") as answer:
+        lab.reload_beside_a_session()
+        assert isinstance(lab.execute(False, 2, "run-2", end_sessions=True), Succeeded)
+        lab.here.let_go.set()
+        assert answer.read() == b"home"
+
+
+def test_a_master_that_does_not_answer_undoes_no_route_and_is_told(lab: Lab) -> None:
+    lab.parts = replace(lab.parts, proxies={"ph": replace(lab.proxy, master_socket="/nowhere/m")})
+    found = lab.execute(False, 2, "run-2", end_sessions=True)
+    assert isinstance(found, Succeeded)
+    assert found.evidence[LEFT] == "/nowhere/m: No such file or directory"
+    assert lab.ask() == (200, "embassy")
