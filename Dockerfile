@@ -18,7 +18,7 @@ FROM python:3.11-slim
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends openssh-client \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --system --uid 10001 --create-home continuity \
+ && useradd --uid 10001 --create-home --shell /usr/sbin/nologin continuity \
  && install -d -o continuity -g continuity /estate
 COPY --from=build /opt/continuity /opt/continuity
 ENV PATH=/opt/continuity/bin:$PATH CONTINUITY_ESTATE=/estate/estate.yaml
