@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import sqlite3
@@ -33,6 +34,7 @@ ASKED_SECONDS = 40.0
 END_SECONDS = 60.0
 HELD_SECONDS = 20.0
 ANNA, BERT = "Anna Tamm", "Bert Kask"
+GO_HOME = re.compile(r"^(\S+/go-home): ", re.MULTILINE)
 INPUT, REFUSED, HELD = 2, 3, 4
 SHARED_MEMORY_BYTES = 32_768
 """The index of the log's write-ahead file: a driver that could not even make that would never begin."""
@@ -239,3 +241,31 @@ def test_a_driver_is_held_ordered_about_and_killed_while_another_terminal_gives_
     assert sum(event["kind"] == "driver.started" for event in told) == 2
     traffic.stop(lab)
     assert traffic.check(lab, "embassy", [load.ledger])["verified"]
+
+
+def asked_about(driver: Terminal) -> str:
+    """The step whose question stands open at this terminal."""
+    return GO_HOME.findall(driver.said)[-1]
+
+
+def test_of_the_questions_before_going_home_some_are_answered_at_another_terminal(lab: Lab) -> None:
+    faults.heal(lab, "home-crash")
+    with terminal(lab, "failback", "--by", ANNA) as driver:
+        assert driver.wait_until_asked(ASKED_SECONDS) == "failback home"
+        driver.answer()
+        assert driver.wait_until_asked(ASKED_SECONDS) == "confirmed"
+        by_bert = asked_about(driver)
+        run = status(lab)["run"]["run"]
+        for _ in range(2):  # the second is refused: it is answered, whoever says it again
+            confirmed = say(lab, "confirm", run, by_bert, "--by", BERT)
+        assert confirmed.returncode == REFUSED, confirmed.stdout
+        deadline = time.monotonic() + END_SECONDS
+        while f"answered from another terminal by {BERT}" not in driver.said:
+            assert driver.read(), driver.said
+            assert time.monotonic() < deadline, driver.said
+        assert driver.finish(END_SECONDS) == 0, driver.said
+    said_by = {e["body"]["step"]: e["body"]["by"] for e in events(lab, run) if e["kind"] == "step.confirmed"}
+    assert said_by.pop(by_bert) == BERT
+    assert said_by
+    assert set(said_by.values()) == {ANNA}
+    assert sites.active_site(lab) == "home"
