@@ -146,6 +146,21 @@ def a_patient_failover() -> Plan:
     return replace(plan, steps={**plan.steps, fence.id: replace(fence, retry=Retry(3))})
 
 
+def a_mixed_failover() -> Plan:
+    """A database and documents in one group: nothing of the documents is published before both losses are accepted."""
+    plan = a_failover()
+    return a_plan(
+        *plan.steps.values(),
+        a_step("docs/stop", Role.FENCE, stage=Stage.FENCE, idempotent=True, undo=Undo.UNDO, fences=("h2",),
+               proves=ProofKind.DEMOTED),
+        a_step("docs/verify", Role.VERIFY, stage=Stage.VERIFY_DATA, mutates=False, idempotent=True),
+        a_step("docs/measure", Role.LOSS, stage=Stage.VERIFY_DATA, mutates=False, idempotent=True, gates=FENCED),
+        a_step("docs/publish", Role.OPEN, stage=Stage.PROMOTE, needs=("docs/verify", "docs/measure"),
+               gates=(*AUTHORISED, Gate.VERIFIED, Gate.GRANTED), undo=Undo.POINT_OF_NO_RETURN),
+        fence_hosts={"db": ("h1",), "docs": ("h2",)},
+    )  # fmt: skip
+
+
 def a_wide_failover() -> Plan:
     """Two groups on two machines of one site with a fence of the site that both share, beside a freeze, a
     group of documents (nothing is promoted: its epoch decides), people's own step, and debts."""

@@ -26,6 +26,7 @@ from tests.story import LOCAL, REMOTE, Story, read_choice
 PLANS: Mapping[str, Callable[[], Plan]] = {
     "failover": builders.a_failover,
     "patient-failover": builders.a_patient_failover,
+    "mixed-failover": builders.a_mixed_failover,
     "wide-failover": builders.a_wide_failover,
     "failback": builders.a_failback,
     "four-services": builders.four_services,

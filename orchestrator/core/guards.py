@@ -7,7 +7,7 @@ way may open it) or Blocked (people must act; it names what would satisfy it).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
@@ -219,33 +219,46 @@ def is_all_that_bounds_the_loss(run: Run, step: Step) -> bool:
 
 
 def loss_accepted(run: Run, step: Step, at: At) -> Answer:
-    """The loss was measured after the fence, just now, and people accepted that much."""
-    proven = proven_since(run, step.unit, step.group)
+    """All that moves with the step was measured after the fence, just now, and people accepted that much."""
+    units = run.index.accepted_with.get(step.unit, (step.unit,))
     stale = []
-    for loss in run.index.loss.get(step.unit, ()):
-        state = run.step(loss)
-        if state.state is not StepState.SUCCEEDED:
-            return Wait(f"{loss}")
-        started_ns = state.started.mono_ns if state.started else 0
-        too_early = proven is not None and started_ns < proven.since.mono_ns
-        if too_early or not is_fresh(run, state, at):
-            stale.append(loss)
+    for unit in units:
+        proven = proven_since(run, unit, step.group)
+        for loss in run.index.loss.get(unit, ()):
+            state = run.step(loss)
+            if state.state is not StepState.SUCCEEDED:
+                return Wait(f"{loss}")
+            started_ns = state.started.mono_ns if state.started else 0
+            too_early = proven is not None and started_ns < proven.since.mono_ns
+            if too_early or not is_fresh(run, state, at):
+                stale.append(loss)
     if stale:
         return Renew(tuple(stale), "the loss was measured too long ago, or before the fence")
-    stated = run.losses.get(step.unit)
-    if stated is None:
+    if any(unit not in run.losses for unit in units):
         return Wait("a stated loss")
+    above = [unit for unit in units if not _is_accepted(run, run.losses[unit].milliseconds)]
+    return _not_accepted(run, above, step.group) if above else Open()
+
+
+def _is_accepted(run: Run, milliseconds: int | None) -> bool:
     accepted = run.accepted_loss_ms
-    if stated.milliseconds == 0 or accepted == LOSS_UNKNOWN:
-        return Open()
-    if stated.milliseconds is not None and accepted is not None and stated.milliseconds <= accepted:
-        return Open()
-    shown = "unknown" if stated.milliseconds is None else bound_text(stated.milliseconds)
+    if milliseconds == 0 or accepted == LOSS_UNKNOWN:
+        return True
+    return milliseconds is not None and accepted is not None and milliseconds <= accepted
+
+
+def _not_accepted(run: Run, units: Sequence[str], group: str) -> Blocked:
+    accepted = run.accepted_loss_ms
     limit = "nothing is accepted" if accepted is None else f"accepted: at most {bound_text(accepted)}"
+    stated = [(unit, run.losses[unit]) for unit in units]
+    shown = [
+        f"{unit}: stated loss {'unknown' if loss.milliseconds is None else bound_text(loss.milliseconds)} ({loss.basis})"
+        for unit, loss in stated
+    ]
     return Blocked(
-        f"{step.unit}: stated loss {shown} ({stated.basis}); {limit}",
+        f"{'; '.join(shown)}; {limit}",
         (
-            f"{accept_loss(run)} --limit {_limit(stated.milliseconds, proven)} --by NAME --reason TEXT",
+            f"{accept_loss(run)} --limit {_enough(run, [(unit, group) for unit in units])} --by NAME --reason TEXT",
             f"continuity abort {run.id} --reason TEXT",
         ),
     )
@@ -256,24 +269,22 @@ def accept_loss(run: Run) -> str:
     return f"continuity accept {run.id} loss"
 
 
-def _limit(milliseconds: int | None, proven: Proven | None) -> str:
-    """A limit that lets a unit pass, as people type it. Where a proof will be taken anew, right before the
-    promotion, the stated loss grows by the time that people take to decide."""
-    if milliseconds is None:
-        return "unknown"
-    return bound_text(milliseconds + (DECIDING_MS if proven and proven.grows else 0))
+def _enough(run: Run, units: Iterable[tuple[str, str]]) -> str:
+    """The limit that lets these units (with their groups) pass, as people type it. Where a proof will be taken anew,
+    right before the promotion, the stated loss grows by the time that people take to decide."""
+    highest = 0
+    for unit, group in units:
+        milliseconds, proven = run.losses[unit].milliseconds, proven_since(run, unit, group)
+        if milliseconds is None:
+            return "unknown"
+        highest = max(highest, milliseconds + (DECIDING_MS if proven and proven.grows else 0))
+    return bound_text(highest)
 
 
 def enough(run: Run) -> str:
     """The limit that lets every unit pass."""
-    highest = 0
-    for unit, stated in run.losses.items():
-        if stated.milliseconds is None:
-            return "unknown"
-        group = next((run.plan.steps[s].group for s in run.index.loss.get(unit, ())), "")
-        proven = proven_since(run, unit, group)
-        highest = max(highest, stated.milliseconds + (DECIDING_MS if proven and proven.grows else 0))
-    return bound_text(highest)
+    groups = ((unit, run.index.loss.get(unit, ())) for unit in run.losses)
+    return _enough(run, ((unit, run.plan.steps[steps[0]].group if steps else "") for unit, steps in groups))
 
 
 def granted(run: Run, step: Step, at: At) -> Answer:

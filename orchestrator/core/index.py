@@ -15,6 +15,7 @@ from orchestrator.core.plan import (
     Role,
     Step,
     Undo,
+    accepted_with,
     tiers_of_units,
     urgencies,
 )
@@ -45,6 +46,7 @@ class PlanIndex:
     decisive: Mapping[str, tuple[str, ...]]
     decisive_steps: tuple[str, ...]
     loss: Mapping[str, tuple[str, ...]]  # unit → its LOSS steps
+    accepted_with: Mapping[str, tuple[str, ...]]  # unit → units whose loss is accepted before it is promoted
     verifies: Mapping[str, tuple[str, ...]]  # unit → its VERIFY steps
     proofs: tuple[str, ...]  # steps whose evidence ages: fences, data checks, measurements
     protects_before: Mapping[str, tuple[str, ...]]  # group → PROTECT steps before its epoch
@@ -121,6 +123,7 @@ def index_of(plan: Plan) -> PlanIndex:
         decisive=decisive,
         decisive_steps=tuple(step for steps in decisive.values() for step in steps),
         loss=_frozen(by_role[Role.LOSS]),
+        accepted_with=accepted_with(plan),
         verifies=_frozen(by_role[Role.VERIFY]),
         proofs=tuple(step.id for step in plan.steps.values() if step.role in PROOF_ROLES),
         protects_before=_frozen(protects[False]),

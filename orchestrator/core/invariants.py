@@ -182,12 +182,15 @@ def no_promote_unverified(before: Run, after: Run, new: Sequence[RunEvent]) -> l
 
 
 def no_promote_above_accepted_loss(before: Run, after: Run, new: Sequence[RunEvent]) -> list[str]:
-    """A promotion starts only with a loss that was measured just now and that people accepted."""
+    """A promotion starts only with losses that were measured just now and that people accepted."""
     out = []
+    accepted = after.accepted_loss_ms
     for step, at in _started(after, new, Role.PROMOTE):
-        if Gate.LOSS_ACCEPTED in step.gates:
-            stated, accepted = after.losses.get(step.unit), after.accepted_loss_ms
-            measured = all(_is_young(after, loss, at) for loss in after.index.loss.get(step.unit, ()))
+        if Gate.LOSS_ACCEPTED not in step.gates:
+            continue
+        for unit in after.index.accepted_with[step.unit]:
+            stated = after.losses.get(unit)
+            measured = all(_is_young(after, loss, at) for loss in after.index.loss.get(unit, ()))
             within = stated is not None and (
                 stated.milliseconds == 0
                 or accepted == LOSS_UNKNOWN

@@ -240,6 +240,18 @@ class Plan:
     schema: int = PLAN_SCHEMA
 
 
+def accepted_with(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Unit with a step that waits for an accepted loss → the units whose loss that is: its own, and what else of its
+    group is measured but has no such step. Documents beside a database come too late with their own: once it is
+    promoted nothing can be taken back any more."""
+    asking = {step.unit: step.group for step in plan.steps.values() if Gate.LOSS_ACCEPTED in step.gates}
+    beside: dict[str, list[str]] = {group: [] for group in asking.values()}
+    for step in plan.steps.values():
+        if step.role is Role.LOSS and step.unit not in asking and step.group in beside:
+            beside[step.group].append(step.unit)
+    return {unit: tuple(dict.fromkeys([unit, *beside[group]])) for unit, group in asking.items()}
+
+
 def tiers_of_units(plan: Plan) -> dict[str, int]:
     """Each unit has the tier of its service; a shared one the lowest of its group. 0 comes first."""
     groups = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from orchestrator.core.index import fence_covers
 from orchestrator.core.model import Stage
-from orchestrator.core.plan import Gate, Plan, Role, Step
+from orchestrator.core.plan import Gate, Plan, Role, Step, accepted_with
 from orchestrator.planning.order import topological
 from orchestrator.planning.order import waves as waves_of
 
@@ -41,7 +41,7 @@ def befores(plan: Plan) -> dict[str, tuple[str, ...]]:
 
     ``ORDER`` stands for people's confirmation, which comes after the whole preflight.
     """
-    asked = _what_gates_ask_for(plan)
+    asked, together = _what_gates_ask_for(plan), accepted_with(plan)
     found: dict[str, tuple[str, ...]] = {ORDER: asked[Gate.AUTHORISED].get("", ())}
     for step in plan.steps.values():
         before = list(step.needs)
@@ -51,7 +51,9 @@ def befores(plan: Plan) -> dict[str, tuple[str, ...]]:
                     before.append(ORDER)
                 case Gate.GRANTED:
                     before += asked[gate].get(step.group, ())
-                case Gate.FENCED | Gate.VERIFIED | Gate.LOSS_ACCEPTED:
+                case Gate.LOSS_ACCEPTED:
+                    before += (loss for unit in together[step.unit] for loss in asked[gate].get(unit, ()))
+                case Gate.FENCED | Gate.VERIFIED:
                     before += (other for other in asked[gate].get(step.unit, ()) if other != step.id)
         found[step.id] = tuple(dict.fromkeys(before))
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.core.plan import Gate, GroupMove, Plan, ServiceFacts, Step, Touch, Undo
+from orchestrator.core.plan import Gate, GroupMove, Plan, ServiceFacts, Step, Touch, Undo, accepted_with
 from orchestrator.core.values import duration_text
 from orchestrator.planning.codec import plain, step_to_json
 from orchestrator.planning.flow import Expectation, expectations, is_planned, names_kept_ms, waves
@@ -232,7 +232,7 @@ def _endpoints(plan: Plan) -> Iterator[str]:
 
 
 def _waves(plan: Plan, expected: Mapping[str, int | None]) -> Iterator[str]:
-    found = waves(plan)
+    found, together = waves(plan), accepted_with(plan)
     yield from ("", f"ORDER: {len(found)} waves; the steps of a wave run side by side, and a step starts as")
     yield "soon as all that it waits for is done, whatever else its wave still does. Nothing but preflight"
     yield "starts before people have confirmed this plan."
@@ -240,10 +240,12 @@ def _waves(plan: Plan, expected: Mapping[str, int | None]) -> Iterator[str]:
         many = _count(len(wave), "step") + (" in parallel" if len(wave) > 1 else "")
         yield from ("", f"── wave {number} of {len(found)}: {many} {RULE}"[: len(RULE)])
         for step_id in wave:
-            yield from ("", *_step_lines(plan, plan.steps[step_id], expected.get(step_id)))
+            yield from ("", *_step_lines(plan, plan.steps[step_id], expected.get(step_id), together))
 
 
-def _step_lines(plan: Plan, step: Step, expected_ms: int | None) -> Iterator[str]:
+def _step_lines(
+    plan: Plan, step: Step, expected_ms: int | None, together: Mapping[str, Sequence[str]]
+) -> Iterator[str]:
     best = "   [BEST EFFORT]" if step.best_effort else ""
     yield f"  {step.id}   ({step.stage.value}){best}"
     yield f"      {step.title}"
@@ -254,7 +256,7 @@ def _step_lines(plan: Plan, step: Step, expected_ms: int | None) -> Iterator[str
         yield f"      after: {', '.join(step.needs)}"
     for gate in step.gates:
         if gate is not Gate.AUTHORISED:  # said once, above the waves
-            yield f"      gate: {_gate(plan, step, gate)}"
+            yield f"      gate: {_gate(plan, step, gate, together.get(step.unit, ()))}"
     if step.action.touches:
         yield f"      speaks to: {_touches(step.action.touches)}"
     yield f"      {_bounds(step, expected_ms)}"
@@ -268,7 +270,7 @@ def _touches(touches: Sequence[Touch]) -> str:
     return "; ".join(f"{', '.join(places)} ({site})" for site, places in by_site.items())
 
 
-def _gate(plan: Plan, step: Step, gate: Gate) -> str:
+def _gate(plan: Plan, step: Step, gate: Gate, together: Sequence[str]) -> str:
     move = plan.groups.get(step.group)
     age = duration_text(plan.limits.proof_age_ms)
     match gate:
@@ -280,7 +282,8 @@ def _gate(plan: Plan, step: Step, gate: Gate) -> str:
         case Gate.VERIFIED:
             return f"the data of {step.unit} verified at most {age} ago, or its finding accepted by name"
         case Gate.LOSS_ACCEPTED:
-            return f"the loss measured after the fence, at most {age} ago, and accepted by people"
+            of = f" of {', '.join(together)}" if len(together) > 1 else ""
+            return f"the loss{of} measured after the fence, at most {age} ago, and accepted by people"
         case Gate.GRANTED:
             epoch = f"epoch {move.epoch_next}" if move else "the epoch"
             return f"{epoch} of {step.group} committed at {plan.target}"

@@ -16,7 +16,7 @@ from orchestrator.core.model import Operation, ProofKind
 from orchestrator.core.plan import MANUAL, Gate, Plan, Role, Undo
 from orchestrator.core.run import Loss, Lost, Run, StepRun, start, with_run, with_step
 from orchestrator.core.states import RunState, StepState
-from tests.builders import a_failback, a_failover, a_plan, a_step, at, created, stop
+from tests.builders import a_failback, a_failover, a_mixed_failover, a_plan, a_step, at, created, stop
 
 S = StepState
 PROMOTE = "db/promote"
@@ -238,6 +238,43 @@ def test_loss_within_what_people_accepted(
     milliseconds: int | None, accepted: int | None, answer: type[guards.Answer]
 ) -> None:
     assert type(ask(guards.loss_accepted, lossy(milliseconds, accepted))) is answer
+
+
+def mixed(db_ms: int | None, docs_ms: int | None, accepted: int) -> Run:
+    """A database and documents in one group; both were measured, after both fences."""
+    states = {**FENCED_RUN, "docs/stop": succeeded(8)}
+    measured = {f"{unit}/measure": succeeded(9, started=8.5) for unit in ("db", "docs")}
+    run = a_run({**states, **measured}, a_mixed_failover())
+    stated = {unit: Loss(ms, 0, 0, "as measured", at(9)) for unit, ms in (("db", db_ms), ("docs", docs_ms))}
+    return with_run(run, losses=stated, accepted_loss_ms=accepted)
+
+
+def test_what_moves_with_a_database_is_accepted_before_it_is_promoted() -> None:
+    assert ask(guards.loss_accepted, mixed(0, 400, 500)) == Open()
+    assert ask(guards.loss_accepted, mixed(0, None, LOSS_UNKNOWN)) == Open()
+    answer = ask(guards.loss_accepted, mixed(0, 600, 500))
+    assert isinstance(answer, Blocked)
+    assert answer.cause == "docs: stated loss 600ms (as measured); accepted: at most 500ms"
+    both = ask(guards.loss_accepted, mixed(700, 600, 500))
+    assert isinstance(both, Blocked)
+    assert both.cause == (
+        "db: stated loss 700ms (as measured); docs: stated loss 600ms (as measured); accepted: at most 500ms"
+    )
+    unknown = ask(guards.loss_accepted, mixed(700, None, 500))
+    assert isinstance(unknown, Blocked)
+    assert "--limit unknown" in unknown.choices[0]
+
+
+def test_it_is_also_measured_before_it() -> None:
+    run = mixed(0, 0, 0)
+    late = run.plan.steps["docs/measure"]
+    assert ask(guards.loss_accepted, set_step(run, late, StepRun(S.RUNNING, 1), at(9))) == Wait(
+        "docs/measure"
+    )
+    stale = set_step(run, late, succeeded(4, started=3), at(9))
+    assert ask(guards.loss_accepted, stale) == Renew(
+        ("docs/measure",), "the loss was measured too long ago, or before the fence"
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,17 @@ from orchestrator.core.invariants import CHEAP, check
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Loss, Lost, Run, StepRun, UnitRun, start, with_run, with_step
 from orchestrator.core.states import RunState, StepState
-from tests.builders import FENCED, a_failback, a_failover, a_plan, a_step, a_wide_failover, at, created
+from tests.builders import (
+    FENCED,
+    a_failback,
+    a_failover,
+    a_mixed_failover,
+    a_plan,
+    a_step,
+    a_wide_failover,
+    at,
+    created,
+)
 
 S = StepState
 NOW = at(10)
@@ -185,6 +195,19 @@ def test_no_promote_above_accepted_loss(stated: int | None, accepted: int | None
     assert broken("no-promote-above-accepted-loss", *started(run, "db/promote")) is is_broken
     assert broken("no-promote-above-accepted-loss", *started(with_run(run, losses={}), "db/promote"))
     old = set_step(run, run.plan.steps["db/measure"], VOID, NOW)
+    assert broken("no-promote-above-accepted-loss", *started(old, "db/promote"))
+
+
+@pytest.mark.parametrize(("docs", "is_broken"), [(0, False), (500, False), (501, True), (None, True)])
+def test_no_promote_above_the_loss_of_what_moves_with_it(docs: int | None, is_broken: bool) -> None:
+    mine = {name: promoting().step(name) for name in promoting().plan.steps}
+    run = with_run(start(a_mixed_failover(), created()), state=RunState.RUNNING, authorised=at(1))
+    for name, state in {**mine, "docs/measure": DONE}.items():
+        run = set_step(run, run.plan.steps[name], state, at(2)) if state != StepRun() else run
+    losses = {unit: Loss(ms, 0, 0, "basis", at(9)) for unit, ms in (("db", 0), ("docs", docs))}
+    run = with_run(run, losses=losses, accepted_loss_ms=500)
+    assert broken("no-promote-above-accepted-loss", *started(run, "db/promote")) is is_broken
+    old = set_step(run, run.plan.steps["docs/measure"], VOID, NOW)
     assert broken("no-promote-above-accepted-loss", *started(old, "db/promote"))
 
 

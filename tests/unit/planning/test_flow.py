@@ -18,7 +18,8 @@ from orchestrator.planning.flow import (
     names_kept_ms,
     waves,
 )
-from tests.builders import a_failover, a_plan, a_step
+from orchestrator.planning.render import plan_text
+from tests.builders import a_failover, a_mixed_failover, a_plan, a_step
 from tests.unit.planning import estates
 from tests.unit.planning.estates import FAILBACK, FAILOVER, SWITCHOVER, plan_of
 
@@ -128,3 +129,10 @@ def test_a_demoted_proof_speaks_for_its_own_unit_alone() -> None:
         fence_hosts={"one": ("h1",), "two": ("h1",)},
     )
     assert set(befores(plan)["one/promote"]) == {"one/stop", "site/off"}
+
+
+def test_a_promotion_stands_after_the_measurement_of_the_documents_beside_it() -> None:
+    plan = a_mixed_failover()
+    assert {"db/measure", "docs/measure"} <= set(befores(plan)["db/promote"])
+    (gate,) = (line for line in plan_text(plan, {}, (), None).splitlines() if "gate: the loss" in line)
+    assert "the loss of db, docs measured after the fence" in gate
