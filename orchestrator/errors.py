@@ -80,6 +80,10 @@ class ChangedLogError(JournalError):
     """The log, or a plan beside it, is not what was written: nothing is begun on it, and making room helps nothing."""
 
 
+class NewerPlanError(JournalError):
+    """A plan in the log was made by a later version than can be read here."""
+
+
 class TransientError(ContinuityError):
     """May succeed if tried again."""
 

@@ -179,7 +179,7 @@ def driving(app: App, tracked: Tracked) -> Iterator[Driver]:
 
     The warming goes on beside the preflight and is over when the order is given.
     """
-    _must_be_runnable(app, tracked.run.plan)
+    _must_be_runnable(app, tracked.run)
     folder = app.settings.log_folder
     lock.acquire(folder, tracked.run.id)
     try:
@@ -223,19 +223,32 @@ def _dispatcher(app: App) -> ThreadDispatcher:
     return ThreadDispatcher(app.catalog, surroundings(app))
 
 
-def _must_be_runnable(app: App, plan: Plan) -> None:
-    """A program drives a run only if the plan's schema and each action's version equal its own."""
-    if plan.schema != PLAN_SCHEMA:
+def _must_be_runnable(app: App, run: Run) -> None:
+    """A program drives a run only if the plan's schema and each action's version equal its own. RefusedError names
+    what differs and the version to install; what only looks at a run or takes it back needs neither."""
+    differs = _what_differs(app, run.plan)
+    if differs:
+        version = app.journal.driven_by(run.id)
         raise RefusedError(
-            f"this run's plan has schema {plan.schema}, this program ({__version__}) drives {PLAN_SCHEMA}; "
-            "install the version that made it",
-            ("continuity status", "continuity report", "continuity abort --reason TEXT"),
+            f"{run.id}: {differs} (version {__version__}); nothing was begun. To go on with this run install"
+            f" {f'version {version}, which drove it last' if version else 'the version that made its plan'}",
+            (
+                f"continuity status {run.id}",
+                f"continuity report {run.id}",
+                f"continuity abort {run.id} --reason TEXT",
+            ),
         )
+
+
+def _what_differs(app: App, plan: Plan) -> str:
+    if plan.schema != PLAN_SCHEMA:
+        return f"its plan has schema {plan.schema}, and this program drives schema {PLAN_SCHEMA}"
+    known = frozenset(app.catalog.kinds())
     for step in plan.steps.values():
-        version = app.catalog.action(step.action.kind).version
-        if version != step.action.kind_version:
-            raise RefusedError(
-                f"{step.id}: the plan was made for version {step.action.kind_version} of "
-                f"{step.action.kind}, this program ({__version__}) has {version}; install the one that made it",
-                ("continuity status", "continuity report", "continuity abort --reason TEXT"),
-            )
+        kind, made_for = step.action.kind, step.action.kind_version
+        if kind not in known:
+            return f"its step {step.id} is of the kind {kind}, which this program does not have"
+        own = app.catalog.action(kind).version
+        if own != made_for:
+            return f"its step {step.id} was made for version {made_for} of {kind}, and this program has version {own}"
+    return ""

@@ -19,6 +19,10 @@ from pathlib import Path
 from typing import Any
 
 SERVERS = ("here", "there")
+SECTIONS = frozenset(
+    "backend cache defaults fcgi-app frontend global http-errors listen log-forward mailers peers program resolvers ring"
+    " userlist".split()
+)
 SHOW = ("show", "servers", "state")
 NO_BACKEND = "{}: the proxy has no such backend with servers here and there"
 FORCED_MAINTENANCE = 0x01
@@ -234,49 +238,46 @@ def _require_configuration(arguments: Mapping[str, Any]) -> None:
 
 def configuration_problems(text: str, state_file: str, backend: str) -> list[str]:
     """What a HAProxy configuration lacks for routing that survives a reload; empty when nothing."""
-    section, loads_all, loads_own, file, servers = "", False, False, "", set()
-    named = False
-    base = ""
+    settings, servers, loads, named = {"server-state-base": ""}, set(), False, False
+    section, in_backend = "", False
+    defaults: dict[str, bool] = {}  # does what takes its defaults from there load a saved state?
+    latest = ""
     for line in text.split("\n"):
         words = line.partition("#")[0].split()
         if not words:
             continue
-        if words[0] in (
-            "global",
-            "defaults",
-            "frontend",
-            "backend",
-            "listen",
-            "resolvers",
-            "peers",
-            "userlist",
-        ):
-            section = (
-                words[0]
-                if words[0] in ("global", "defaults")
-                else f"{words[0]} {words[1] if words[1:] else ''}"
-            )
-            named = named or section in (f"backend {backend}", f"listen {backend}")
-        elif words[0] == "load-server-state-from-file":
-            loads_all = words[1:] == ["global"] if section == "defaults" else loads_all
-            loads_own = words[1:] == ["global"] if section.endswith(f" {backend}") else loads_own
-        elif section == "global" and words[0] == "server-state-file" and words[1:]:
-            file = words[1]
-        elif section == "global" and words[0] == "server-state-base" and words[1:]:
-            base = words[1]
-        elif section in (f"backend {backend}", f"listen {backend}") and words[0] == "server" and words[1:]:
-            servers.add(words[1])
+        keyword, name = words[0], words[1] if words[1:] else ""
+        if keyword in SECTIONS:
+            section, in_backend = keyword, keyword in ("backend", "listen") and name == backend
+            named = named or in_backend
+            given = words[words.index("from") + 1] if "from" in words[1:-1] else None
+            if (
+                keyword == "defaults"
+            ):  # it begins anew: nothing of the one before holds, unless it is taken over
+                latest = name if name != "from" else ""
+                defaults[latest] = given is not None and defaults.get(given, False)
+            elif in_backend:
+                loads = defaults.get(latest if given is None else given, False)
+        elif keyword == "load-server-state-from-file":
+            if section == "defaults":
+                defaults[latest] = words[1:] == ["global"]
+            elif in_backend:
+                loads = words[1:] == ["global"]
+        elif section == "global":
+            settings[keyword] = name
+        elif in_backend and keyword == "server" and name:
+            servers.add(name)
     problems = []
-    if os.path.join(base, file) != state_file:
+    if os.path.join(settings["server-state-base"], settings.get("server-state-file", "")) != state_file:
         problems.append(f"the global section has no `server-state-file {state_file}`")
-    if not (loads_all or loads_own):
-        problems.append(
-            "no saved state is loaded (`load-server-state-from-file global`): a reload would undo a failover"
-        )
     if not named:
         problems.append(f"there is no backend {backend}")
-    elif not servers >= set(SERVERS):
-        problems.append(f"backend {backend} needs the servers here and there")
+    else:
+        if not loads:
+            lack = "loads no saved state (`load-server-state-from-file global`)"
+            problems.append(f"backend {backend} {lack}: a reload would undo a failover")
+        if not servers >= set(SERVERS):
+            problems.append(f"backend {backend} needs the servers here and there")
     return problems
 
 

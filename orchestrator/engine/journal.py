@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 from orchestrator.core import groups as group_states
-from orchestrator.core.events import GroupEvent, RunCreated, RunEvent
+from orchestrator.core.events import DriverCameUp, GroupEvent, RunCreated, RunEvent
 from orchestrator.core.fold import evolve
 from orchestrator.core.fold import fold as fold_run
 from orchestrator.core.groups import GroupState, label
@@ -26,6 +26,7 @@ from orchestrator.errors import (
     ChangedLogError,
     ConflictError,
     InvariantBroken,
+    NewerPlanError,
     RefusedError,
     WrongWordsError,
 )
@@ -180,7 +181,14 @@ class Journal:
             raise WrongWordsError(f"no run named {run_id!r} in this log", tuple(reversed(near)))
         history = [cast("RunEvent", record.event) for record in records]
         with self._understood():
-            run = fold_run(self.plan_of(cast("RunCreated", history[0])), history)
+            try:
+                plan = self.plan_of(cast("RunCreated", history[0]))
+            except NewerPlanError as error:
+                version = self.driven_by(run_id)
+                raise NewerPlanError(
+                    f"{run_id}: {error}{version and f': version {version} drove it last'}"
+                ) from error
+            run = fold_run(plan, history)
         seqs = {name: self._group(name)[1] for name in run.plan.groups}
         return Tracked(run, len(records), seqs)
 
@@ -190,6 +198,11 @@ class Journal:
         if name not in self._plans:
             self._plans[name] = self._plan_from_text(self.store.get_plan(name))
         return self._plans[name]
+
+    def driven_by(self, run_id: str) -> str:
+        """The version of this program that drove a run last, "" if none did. Needs no plan."""
+        events = [record.event for record in self.store.read(RUN + run_id)]
+        return next((e.version for e in reversed(events) if isinstance(e, DriverCameUp)), "")
 
     def runs(self) -> list[str]:
         """Ids of all runs, oldest first."""

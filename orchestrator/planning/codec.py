@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.core.plan import PLAN_SCHEMA, Plan, Step
 from orchestrator.core.values import Json
-from orchestrator.errors import JournalError
+from orchestrator.errors import NewerPlanError
 from orchestrator.planning.bind import converter
 
 _SCALARS = frozenset({str, int, bool, type(None)})
@@ -80,9 +80,9 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
 
 
 def plan_from_json(data: Mapping[str, Any]) -> Plan:
-    """The plan behind ``plan_to_json``. JournalError for a schema that this program cannot read."""
+    """The plan behind ``plan_to_json``. NewerPlanError for a schema that this program cannot read."""
     if data["schema"] > PLAN_SCHEMA:
-        raise JournalError(
+        raise NewerPlanError(
             f"a plan of schema {data['schema']} lies in this log; this program reads up to {PLAN_SCHEMA}: "
             "install a newer one"
         )

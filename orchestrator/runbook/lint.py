@@ -13,7 +13,8 @@ from pathlib import Path
 from orchestrator.core.values import Json
 from orchestrator.errors import InputError, Problem
 from orchestrator.ports import Catalog
-from orchestrator.runbook.parse import Loaded, examine
+from orchestrator.runbook import shape
+from orchestrator.runbook.parse import Loaded, at_folder, examine
 from orchestrator.runbook.sources import Sources
 
 SCHEMA = "continuity/lint/v1"
@@ -81,24 +82,46 @@ def lint(
 
 
 def check_proxy_configurations(sources: Sources) -> None:
-    """A proxy's configuration must load the file that a route change writes (semantics 2.5)."""
+    """Each proxy's configuration must load the file that a route change writes (semantics 2.5), for each backend
+    that a runbook routes there. What cannot be read here is a warning: preflight asks on the host."""
+    from orchestrator.drivers.haproxy import configuration_problems
+
     estate, parsed = sources.known_estate, sources.estate
     if estate is None or parsed is None:
         return
-    for name, proxy in estate.proxies.items():
-        host = estate.hosts.get(proxy.host)
-        if host is None or host.via != "local" or not proxy.state_file:
-            continue
-        path = parsed.document.path.parent / proxy.config
+    folder = parsed.document.path.parent
+    for name, backends in _backends_by_proxy(sources).items():
+        written = estate.proxies.get(name)
+        if written is None or not written.state_file:
+            continue  # a problem of its own
+        place = ("proxies", name, "config")
+        proxy = at_folder(written, folder)
         try:
-            with path.open("rb") as stream:
+            with Path(proxy.config).open("rb") as stream:
                 text = stream.read(CONFIGURATION_BYTES_MAX).decode("utf-8", errors="replace")
-        except OSError:
-            continue  # not readable from here: preflight asks on the host
-        if Path(proxy.state_file).name not in text:
-            message = f"the configuration {proxy.config} loads no saved state from {proxy.state_file}"
-            hint = (
-                "after `set server` a reload sends traffic back to what the configuration says: add"
-                f" `server-state-file {Path(proxy.state_file).name}` and `load-server-state-from-file`"
+        except OSError as error:
+            line, printed = parsed.document.place(place)
+            sources.warnings.append(
+                f"{parsed.document.file}:{line}: {printed}: {written.config} cannot be read here"
+                f" ({error.strerror}): preflight asks on {written.host} whether it loads the saved state"
             )
-            sources.note(parsed, ("proxies", name, "config"), message, hint)
+            continue
+        for backend in backends:
+            hint = (
+                f"a route must outlast a reload: `server-state-file {written.state_file}` in global, `load-server-state-"
+                f"from-file global` in defaults or in backend {backend}, and there `server here …` and `server there …`"
+            )
+            for problem in configuration_problems(text, proxy, backend):
+                sources.note(parsed, place, f"{written.config}: {problem}", hint)
+
+
+def _backends_by_proxy(sources: Sources) -> dict[str, list[str]]:
+    """What the runbooks route at each proxy."""
+    found: dict[str, set[str]] = {}
+    for parsed in sources.runbooks:
+        components = parsed.value.components.values() if parsed.value is not None else ()
+        for component in components:
+            if shape.component_type(component) == "haproxy":
+                for name in (name for names in component.proxies.values() for name in names):
+                    found.setdefault(name, set()).add(component.backend)
+    return {name: sorted(found[name]) for name in sorted(found)}

@@ -245,11 +245,11 @@ def _sha256(path: Path) -> str:
 
 def _beside(parsed: Parsed, folder: Path) -> Any:
     if any(text.text.startswith("./") for text in parsed.texts):
-        return _at_folder(parsed.value, folder)
+        return at_folder(parsed.value, folder)
     return parsed.value
 
 
-def _at_folder(value: Any, folder: Path) -> Any:
+def at_folder(value: Any, folder: Path) -> Any:
     """The value with every text that begins with ``./`` made absolute against the estate's folder."""
     if isinstance(value, str):
         return os.path.normpath(folder.resolve() / value) if value.startswith("./") else value
@@ -257,15 +257,15 @@ def _at_folder(value: Any, folder: Path) -> Any:
         changed = {}
         for item in dataclasses.fields(value):
             before = getattr(value, item.name)
-            after = _at_folder(before, folder)
+            after = at_folder(before, folder)
             if after is not before:
                 changed[item.name] = after
         return dataclasses.replace(value, **changed) if changed else value
     if isinstance(value, Mapping):
-        parts = {key: _at_folder(item, folder) for key, item in value.items()}
+        parts = {key: at_folder(item, folder) for key, item in value.items()}
         return parts if any(parts[key] is not value[key] for key in value) else value
     if isinstance(value, (list, tuple)):
-        items = [_at_folder(item, folder) for item in value]
+        items = [at_folder(item, folder) for item in value]
         if any(after is not before for after, before in zip(items, value, strict=True)):
             return tuple(items) if isinstance(value, tuple) else items
     return value

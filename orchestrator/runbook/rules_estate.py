@@ -8,12 +8,13 @@ from typing import TypeAlias
 
 from orchestrator.core.model import Cluster, Estate, Fence, ProofKind
 from orchestrator.errors import InputError
-from orchestrator.runbook.problems import suggest
+from orchestrator.runbook.problems import YamlPath, suggest
 from orchestrator.runbook.sources import Parsed, Sources
 from orchestrator.runbook.wording import RELOAD_HINT
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+PORT_MAX = 65_535
 DECLARE = "declare"
 DEMOTES = ("postgresql.stop", "files.stop-replicator")
 RUNS_ON_A_HOST = "command.run"
@@ -42,6 +43,7 @@ def check(sources: Sources, parsed: Parsed) -> None:
                 "a proxy without a state file",
                 RELOAD_HINT,
             )
+    _check_ports(sources, parsed, estate)
     _check_groups(sources, parsed, estate)
     for site, fences in estate.fences.items():
         for index, fence in enumerate(fences):
@@ -122,6 +124,20 @@ def _check_cluster(sources: Sources, parsed: Parsed, estate: Estate, cluster: Cl
     if cluster.tls.mode.startswith("verify") and not cluster.tls.ca:
         hint = "name the certificate authority's file, for example `ca: ./tls/ca.pem`"
         sources.note(parsed, (*place, "tls"), f"`mode: {cluster.tls.mode}` without `ca`", hint)
+
+
+def _check_ports(sources: Sources, parsed: Parsed, estate: Estate) -> None:
+    written: list[tuple[YamlPath, int]] = []
+    for name, cluster in estate.clusters.items():
+        written.append((("clusters", name, "port"), cluster.port))
+        for site, path in cluster.replicate_from.items():
+            written.append((("clusters", name, "replicate-from", site, "port"), path.port))
+    for name, server in estate.name_servers.items():
+        written.append((("name-servers", name, "port"), server.port))
+    for place, port in written:
+        if not 1 <= port <= PORT_MAX and not parsed.document.was_cut(place):
+            hint = f"a port is a number from 1 to {PORT_MAX}"
+            sources.note(parsed, place, f"`{port}` is no port", hint)
 
 
 def _check_groups(sources: Sources, parsed: Parsed, estate: Estate) -> None:

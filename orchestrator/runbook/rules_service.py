@@ -46,6 +46,7 @@ def check_together(sources: Sources) -> None:
     _check_names(sources, usable)
     _check_depends_on(sources, usable)
     estate = sources.known_estate
+    _check_shared_records(sources, usable, estate)
     if estate is not None:
         _check_shared_clusters(sources, usable, estate)
 
@@ -320,6 +321,29 @@ def _check_shared_clusters(sources: Sources, usable: Sequence[Parsed], estate: E
                     f" services: [{first_service}, {service}]"
                 )
                 sources.note(parsed, text.path, message, hint)
+
+
+def _check_shared_records(sources: Sources, usable: Sequence[Parsed], estate: Estate | None) -> None:
+    """A name belongs to one component: each move of another would point it elsewhere, under an epoch of its own."""
+    writers: dict[tuple[str, str], str] = {}
+    for parsed in usable:
+        for name, component in parsed.value.components.items():
+            writer = f"{parsed.value.name}/{name}"
+            for index, record in enumerate(getattr(component, "records", ())):
+                for server in dict.fromkeys(_asked_at(estate, s) for s in component.servers.values()):
+                    first = writers.setdefault((server, record.name.rstrip(".").lower()), writer)
+                    if first != writer:
+                        message = (
+                            f"record {record.name} is written by two components, `{first}` and `{writer}`"
+                        )
+                        hint = "each would point it where its own service goes: give each its own, or put both into one"
+                        sources.note(parsed, ("components", name, "records", index, "name"), message, hint)
+
+
+def _asked_at(estate: Estate | None, server: str) -> str:
+    """What tells one name server from another: where it is asked, whatever it is called here."""
+    known = estate.name_servers.get(server) if estate is not None else None
+    return f"{known.address} {known.port}" if known is not None else server
 
 
 def cycles(graph: Mapping[str, Sequence[str]]) -> tuple[tuple[str, ...], ...]:

@@ -17,9 +17,16 @@ from orchestrator.engine.journal import Journal
 from orchestrator.settings import Settings
 from orchestrator.stores.sqlite import SqliteStore
 from tests.builders import at
+from tests.unit.cli.logs import HELD_FOR_LOSS, told
 
 ROOT = Path(__file__).resolve().parents[3]
 HEAVY = {"typer", "click", "pydantic", "rich", "yaml", "psycopg", "dns", "orchestrator.core.machine"}
+STRANGERS = {
+    "yaml", "kubernetes", "ansible", "ansible_runner", "psycopg", "dns", "httpx", "cryptography", "tenacity", "asyncio",
+    "rich.table", "orchestrator.core.machine", "orchestrator.actions", "orchestrator.components", "orchestrator.drivers",
+    "orchestrator.lab", "orchestrator.probes", "orchestrator.runbook",
+}  # fmt: skip
+"""What reading the log needs none of. The parser itself brings pydantic, from which it makes every option."""
 RUN = "import sys\nfrom orchestrator.cli import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
 
 
@@ -56,6 +63,16 @@ def test_plain_words_load_no_parser_and_say_the_same(estate: Path, output: str) 
     assert "registers" in plain[1]
     assert not plain[2] & HEAVY
     assert "typer" in parsed[2]
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+@pytest.mark.parametrize("words", ["status", "watch", "report", "history", "history r1 --verify"])
+def test_who_only_reads_the_log_loads_nothing_that_drives(tmp_path: Path, words: str, output: str) -> None:
+    told(tmp_path, HELD_FOR_LOSS)
+    code, said, loaded = command([*words.split(), "--estate", str(tmp_path), "--output", output])
+    assert (code, bool(said)) == (0, True)
+    assert "orchestrator.stores.sqlite" in loaded
+    assert not loaded & STRANGERS
 
 
 def test_an_error_in_plain_words_is_said_as_any_other(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,21 @@ def test_what_stands_in_a_comment_is_no_server(end: str) -> None:
     assert haproxy.configuration_problems(commented, PROXY, "b") == (
         "backend b needs the servers here and there",
     )
+
+
+@pytest.mark.parametrize(
+    ("sections", "loads"),
+    [
+        ("defaults\n  load-server-state-from-file global\nbackend b\n", True),
+        ("defaults\n  load-server-state-from-file global\ndefaults\n  mode http\nbackend b\n", False),
+        ("defaults d\n  load-server-state-from-file global\ndefaults\n  mode http\nbackend b from d\n", True),
+        ("defaults d\n  load-server-state-from-file global\ndefaults e from d\nbackend b\n", True),
+        ("backend b\n  load-server-state-from-file global\n", True),
+        ("backend a\n  load-server-state-from-file global\nbackend b\n", False),
+        ("backend b\ndefaults\n  load-server-state-from-file global\nbackend a\n", False),
+    ],
+)
+def test_which_backend_loads_the_saved_state(sections: str, loads: bool) -> None:
+    text = f"global\n  server-state-file {PROXY.state_file}\n{sections}"
+    text = re.sub(r"(?m)^backend b.*$", "\\g<0>\n  server here 10.1.0.1:80\n  server there 10.2.0.1:80", text)
+    assert bool(haproxy.configuration_problems(text, PROXY, "b")) is not loads

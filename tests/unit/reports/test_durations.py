@@ -12,7 +12,7 @@ from orchestrator.core.events import DriverCameUp, RunEvent, StepFailed, StepSta
 from orchestrator.core.log import Append
 from orchestrator.core.plan import Plan
 from orchestrator.engine.journal import RUN, Journal
-from orchestrator.reports.durations import RUNS_READ_MAX, SUCCESSES_KEPT, expected_ms
+from orchestrator.reports.durations import RUNS_READ_MAX, expected_ms
 from orchestrator.stores.memory import MemoryStore
 from tests.builders import a_failover, at, created
 
@@ -53,10 +53,14 @@ def test_it_is_the_ninetieth_percentile(times: list[int], p90: int) -> None:
     assert expected_ms(log, PLAN)["db/promote"] == p90
 
 
-def test_only_the_last_successes_count() -> None:
-    old = [(PLAN, took("db/promote", 9_000))] * 5
-    new = [(PLAN, took("db/promote", 100))] * SUCCESSES_KEPT
-    assert expected_ms(log_of(old + new), PLAN)["db/promote"] == 100
+@pytest.mark.parametrize(
+    ("times", "p90"),
+    [([9_000] * 5 + [100] * 20, 100), (range(1, 41), 38), (range(40, 0, -1), 18)],
+    ids=["a-slow-past", "21-to-40", "20-to-1"],  # the last two: neither 19 nor 21 give these
+)
+def test_only_the_last_twenty_successes_count(times: Iterable[int], p90: int) -> None:
+    log = log_of((PLAN, took("db/promote", ms)) for ms in times)
+    assert expected_ms(log, PLAN)["db/promote"] == p90
 
 
 def test_the_other_way_says_nothing_about_this_one() -> None:

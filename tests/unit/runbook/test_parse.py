@@ -156,17 +156,66 @@ def test_runbooks_alone_are_checked_each_for_itself(tmp_path: Path) -> None:
     assert [problem.path for problem in lint(None, [bad]).problems] == ["components.application.needs[0]"]
 
 
-def test_lint_reads_what_a_proxy_loads(estate: Path) -> None:
-    configuration = estate.parent / "ph.cfg"
-    text = estate.read_text().replace("config: /etc/ph.cfg", f"config: {configuration}")
-    estate.write_text(text)
-    configuration.write_text("global\n  server-state-file ph.state\n")
-    assert lint(estate).problems == ()
-    configuration.write_text("global\n")
-    findings = lint(estate)
-    assert [problem.path for problem in findings.problems] == ["proxies.ph.config"]
-    assert "loads no saved state" in findings.as_text()
-    assert findings.as_text().endswith("2 runbooks, 1 estate: 1 problem")
+LOADS = """\
+global
+  server-state-base /etc
+  server-state-file ph.state
+defaults
+  load-server-state-from-file global
+backend population-register
+  server here 10.1.0.11:8201 disabled
+  server there 10.2.0.11:8201 disabled
+backend land-register
+  server here 10.1.0.11:8202 disabled
+  server there 10.2.0.11:8202 disabled
+"""
+
+
+@pytest.fixture
+def proxied(estate: Path) -> Path:
+    """The good estate, its home proxy's configuration beside it and both services routed there."""
+    estate.write_text(estate.read_text().replace("config: /etc/ph.cfg", "config: ./ph.cfg"))
+    land = estate.parent / "runbooks" / "land-register.yaml"
+    door = "  door: {type: haproxy, proxies: {home: [ph], embassy: [pe]}, backend: land-register}\n"
+    land.write_text(land.read_text().replace("done-when:", f"{door}done-when:"))
+    return estate
+
+
+def test_lint_reads_what_a_proxy_loads(proxied: Path) -> None:
+    (proxied.parent / "ph.cfg").write_text(LOADS)
+    assert lint(proxied).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problems"),
+    [
+        ("  server-state-file ph.state\n", "  # ph.state\n", ("no `server-state-file /etc/ph.state`",)),
+        ("ph.state", "ph.state.old", ("no `server-state-file /etc/ph.state`",)),
+        ("  load-server-state-from-file global\n", "", ("backend land-register loads", "population-register loads")),
+        ("from-file global", "from-file local", ("backend land-register loads", "population-register loads")),
+        ("backend land", "defaults\nbackend land", ("backend land-register loads no saved state",)),
+        ("backend land-register", "backend parcels", ("there is no backend land-register",)),
+        ("server there 10.2.0.11:8201", "server abroad 10.2.0.11:8201", ("population-register needs the servers",)),
+    ],
+)  # fmt: skip
+def test_lint_refuses_a_proxy_that_forgets(
+    proxied: Path, before: str, after: str, problems: tuple[str, ...]
+) -> None:
+    assert before in LOADS
+    (proxied.parent / "ph.cfg").write_text(LOADS.replace(before, after))
+    findings = lint(proxied)
+    assert {(p.file, p.line, p.path) for p in findings.problems} == {("estate.yaml", 27, "proxies.ph.config")}
+    for found, expected in zip(findings.problems, problems, strict=True):
+        assert expected in found.message
+        assert "load-server-state-from-file global" in found.hint
+
+
+def test_lint_warns_of_a_proxy_that_it_cannot_look_at(proxied: Path) -> None:
+    findings = lint(proxied)
+    assert findings.problems == ()
+    said = [warning for warning in findings.warnings if "cannot be read here" in warning]
+    assert len(said) == 2
+    assert said[1].startswith("estate.yaml:27: proxies.ph.config: ./ph.cfg cannot be read here (No such file")
 
 
 def test_a_missing_c_loader_is_said_once() -> None:
@@ -194,7 +243,9 @@ def test_a_thousand_services_load_in_time(estate: Path) -> None:
     names = [f"s{index:04}" for index in range(SERVICES)]
     for name in names:
         (folder / "runbooks" / f"{name}.yaml").write_text(
-            text.replace("name: population-register\n", f"name: {name}\n")
+            text.replace("name: population-register\n", f"name: {name}\n").replace(
+                "name: population.example.", f"name: {name}.example."
+            )
         )
     listed = ", ".join(["population-register", "land-register", *names])
     estate.write_text(estate.read_text().replace("population-register, land-register", listed))
