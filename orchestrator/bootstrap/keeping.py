@@ -21,6 +21,7 @@ from orchestrator.core.outcomes import Succeeded
 from orchestrator.core.values import Json
 from orchestrator.engine.clock import now
 from orchestrator.errors import ContinuityError, InputError, RefusedError
+from orchestrator.reports.sides import site_text
 
 if TYPE_CHECKING:
     from orchestrator.bootstrap.app import App
@@ -93,7 +94,7 @@ def look(app: App, wanted: Wanted, state: GroupState) -> Sides:
     for each in seen:
         sites: Mapping[str, Any] = each.evidence.get("sites") or {} if each.kind == INSPECT else {}
         for site, found in sites.items():
-            told = _told(found)
+            told = site_text(found)
             lines.append(f"{each.unit} at {site}: {told}")
             writes, answers = bool(found.get("serves_writes")), bool(found.get("reachable"))
             if site == wanted.keep and not writes:
@@ -105,15 +106,6 @@ def look(app: App, wanted: Wanted, state: GroupState) -> Sides:
     highest = max((state.epoch, 0 if is_newest else state.reserved, *known))
     evidence: dict[str, Json] = {each.unit: dict(each.evidence) for each in seen}
     return Sides(tuple(lines), tuple(idle), tuple(others[True]), tuple(others[False]), highest, evidence)
-
-
-def _told(found: Mapping[str, Any]) -> str:
-    if not found.get("reachable"):
-        return f"does not answer ({found.get('error') or 'no answer'})"
-    rows = (found.get("writers") or {}).items()
-    rights = ", ".join(f"{database}: epoch {row['epoch']} of {row['site']}" for database, row in sorted(rows))
-    writes = "takes writes" if found.get("serves_writes") else "takes no writes"
-    return f"{found.get('role')}, {writes}; {rights or 'no epoch row'}"
 
 
 def _rights(seen: Looked) -> Iterator[tuple[int, str]]:
