@@ -19,6 +19,7 @@ from orchestrator.engine.journal import RUN, Journal, moment, utc_text
 from orchestrator.reports.clocks import Clocks, clocks_of
 from orchestrator.reports.history import names_of
 from orchestrator.reports.leftovers import exposed, left_as_it_is
+from orchestrator.reports.rights import rights_document
 from orchestrator.reports.state import loss_document
 
 RECORD_SCHEMA = "continuity/record/v1"
@@ -50,10 +51,7 @@ def record(journal: Journal, run_id: str) -> dict[str, Any]:
             "end": moment(end) if end else None,
             "order_to_end_seconds": clocks.seconds(run.authorised, end),
         },
-        "groups": {
-            name: {"services": list(move.services), "epoch_before": move.epoch_seen, "epoch": move.epoch_next}
-            for name, move in run.plan.groups.items()
-        },
+        "groups": rights_document(journal, run),
         "services": {name: _service(run, name, clocks) for name in run.plan.services},
         "stated_loss": {unit: loss_document(loss) for unit, loss in sorted(run.losses.items())},
         "accepted_losses": list(_accepted(entries)),
