@@ -63,9 +63,9 @@ def conclude(app: App, wanted: list[str]) -> list[Conclusion]:
     states = app.journal.groups() if app.has_log else {}
     found = []
     for name in wanted:
-        known, mine = states.get(name, GroupState(name)), [each for each in seen if each.group == name]
+        state, mine = states.get(name, GroupState(name)), [each for each in seen if each.group == name]
         unseen = {each.unit: each.message for each in mine if not each.evidence}
-        found.append(replace(_conclude(app, known, mine), known=known, unseen=unseen))
+        found.append(replace(_conclude(app, state, mine), known=state, unseen=unseen))
     return found
 
 
@@ -195,11 +195,11 @@ def adopt(app: App, conclusion: Conclusion, by: str, active: str | None) -> Grou
 
 
 def must_be_free(app: App, state: GroupState) -> None:
-    """RefusedError while a run holds the group: it would go on under the epoch that it was given."""
+    """RefusedError while a run has claimed the group: it would go on under the epoch that it was given."""
     if state.claim:
         run = app.journal.load(state.claim).run
         raise RefusedError(
-            f"group {state.name} is held by run {run.id}, which is {run.state.value}: that run ends first, people "
+            f"group {state.name} is claimed by run {run.id}, which is {run.state.value}: that run ends first, people "
             "decide then",
             ways_to_end(run),
         )
@@ -259,7 +259,7 @@ def _must_be_in_conflict(app: App, state: GroupState, keep: str) -> None:
 
 
 def must_have_conflict(app: App, state: GroupState) -> None:
-    """RefusedError where there is nothing for people to decide, or a run holds the group."""
+    """RefusedError where there is nothing for people to decide, or a run has claimed the group."""
     must_be_free(app, state)
     if not state.conflict:
         raise RefusedError(

@@ -112,6 +112,7 @@ def resolve(
     from orchestrator.bootstrap import adoption, keeping
     from orchestrator.bootstrap.app import open_app
     from orchestrator.bootstrap.divergence import diverged
+    from orchestrator.bootstrap.following import next_commands
     from orchestrator.reports.state import group_document
 
     name, reason = signed(by), reasoned(reason)
@@ -143,7 +144,7 @@ def resolve(
     else:
         closed = {"closed": keeping.close(app, wanted, f"resolve-{group}")} if close else {}
         state = adoption.resolve(app, group, keep, name, reason, {**found.evidence, **closed})
-    document, following = group_document(state), keeping.next_commands(app, state)
+    document, following = group_document(state), next_commands(app, state)
     for command in following:
         say(f"next: {command}")
     body = {"group": document, "diverged": found.evidence, "list": found.path, "next": list(following)}
