@@ -50,8 +50,7 @@ def adopted_from_all_that_answers(lab: Lab) -> None:
         of_registers = said[said.index("registers:\n") : said.index("state-gazette:\n")]
         for seen in (
             r"  the log: has never seen this group",
-            r"  registers-db at home: standby, takes no writes; LSN [0-9A-F]+/[0-9A-F]+, timeline \d+, last commit "
-            r"2\S+Z; land: epoch 2 of embassy \(run switchover-\w+\), population: epoch 2 of embassy",
+            r"  registers-db at home: standby, takes no writes; LSN [0-9A-F]+/[0-9A-F]+, timeline \d+, last commit 2\S+Z; land: epoch 2 of embassy",
             r"  registers-db at embassy: primary, takes writes; LSN .*population: epoch 2 of embassy",
             r"  claims at embassy: epoch 2 of embassy \(run switchover-\w+\): .*population-register at pe",
             r"  no answer: \S+ at \S+: .*",
