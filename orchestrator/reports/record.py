@@ -19,7 +19,7 @@ from orchestrator.engine.journal import RUN, Journal, moment, utc_text
 from orchestrator.reports.attempts import ends_of
 from orchestrator.reports.clocks import Clocks, clocks_of
 from orchestrator.reports.history import names_of
-from orchestrator.reports.leftovers import exposed, left_as_it_is
+from orchestrator.reports.leftovers import exposed, left_as_it_is, unprotected
 from orchestrator.reports.rights import rights_document
 from orchestrator.reports.state import loss_document
 
@@ -62,6 +62,7 @@ def record(journal: Journal, run_id: str) -> dict[str, Any]:
         "came_back": [_came_back(run, step) for step in run.plan.steps.values() if _has_come_back(run, step)],
         "drivers": run.drivers,
         "debts": list(run.debts),
+        "unprotected": list(unprotected(run)),
         "exposures": list(exposed(run)),
         "left_as_it_is": [{"step": step, "why": why} for step, why in left_as_it_is(run)],
         "log": {

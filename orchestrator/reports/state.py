@@ -10,7 +10,7 @@ from orchestrator.core.plan import Step, asked
 from orchestrator.core.run import Loss, Run
 from orchestrator.core.states import RunState, StepState
 from orchestrator.core.values import duration_text, size_text
-from orchestrator.reports.leftovers import exposed, left_as_it_is, leftover_lines
+from orchestrator.reports.leftovers import exposed, left_as_it_is, leftover_lines, unprotected
 
 MARKS: Mapping[StepState, str] = {
     StepState.PENDING: "·",
@@ -97,6 +97,7 @@ def run_document(run: Run, driver_pid: int) -> dict[str, Any]:
         "loss": {unit: loss_document(loss) for unit, loss in sorted(run.losses.items())},
         "accepted_loss_ms": run.accepted_loss_ms,
         "debts": list(run.debts),
+        "unprotected": list(unprotected(run)),
         "exposures": list(exposed(run)),
         "left_as_it_is": [{"step": step, "why": why} for step, why in left_as_it_is(run)],
         "counts": counts,

@@ -92,6 +92,11 @@ def test_a_log_that_never_saw_a_group_is_refused_and_evidence_tells(lab: Lab) ->
     old = lab.path / "old-log"
     shutil.copytree(log_folder(lab), old)
     assert say(lab, "switchover", "--yes", "--by", "Tester")[0] == DONE
+    unprotected = "no backup at embassy: the archiver of registers-db is declared absent"
+    assert f"  unprotected: {unprotected}\n" in labs.command(lab, "report").stdout
+    assert (
+        say(lab, "report")[1]["unprotected"] == say(lab, "status")[1]["run"]["unprotected"] == [unprotected]
+    )
     before = groups(say(lab, "status")[1])
     assert before["registers"] == before["state-gazette"] == ("embassy", 2)
 

@@ -65,6 +65,15 @@ def test_nothing_is_moved_that_the_group_does_not_need(
     assert list(following.next_commands(lab, state)) == [*first, FAILOVER, REPROTECT]
 
 
+def test_what_is_reached_from_the_other_side_stays_there(lab: App) -> None:
+    runbook = lab.settings.folder / "runbooks" / "population-register.yaml"
+    text = runbook.read_text(encoding="utf-8")
+    needs = "depends-on: [name-service]\n"
+    runbook.write_text(text.replace(needs, f"{needs}reachable-from: [name-service]\n"), encoding="utf-8")
+    at(lab, name_service="embassy", state_gazette="embassy")
+    assert list(following.next_commands(lab, known(lab, *KEPT))) == [FAILOVER, REPROTECT]
+
+
 def test_an_embassy_that_is_kept_is_switched_to(lab: App) -> None:
     at(lab, name_service="home", state_gazette="embassy")
     state = GroupState(GROUP, active="embassy", left="home", adopted=True)

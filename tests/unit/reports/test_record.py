@@ -329,3 +329,14 @@ def test_a_step_took_what_its_last_attempt_took(
 ) -> None:
     """Its undo and a later look at it are no part of that."""
     assert seconds(*history) == wanted
+
+
+def test_what_is_declared_to_be_without_backup_is_no_failure_and_is_said() -> None:
+    said = "no backup at embassy: the archiver of db is declared absent"
+    plan = a_moved(a_step("db/aftercare", Role.ORDINARY, mutates=False))
+    history = (up(1), *order(2), *did("db/aftercare", 3, evidence={"unprotected": said}))
+    run = journal_of(plan, *history).load("r1").run
+    for text in (told_as_text(plan, *history), run_text(run, 0)):
+        assert f"  unprotected: {said}" in text.splitlines()
+    assert told(plan, *history)["unprotected"] == run_document(run, 0)["unprotected"] == [said]
+    assert told(plan, up(1), *order(2))["unprotected"] == []
