@@ -6,6 +6,8 @@ ContinuityError
 │   └── WrongWordsError what was asked is wrong whatever the state is: bad input (exit 2)
 ├── ConflictError       somebody appended first: read again and decide again
 ├── JournalError        the log cannot be read or written, or its chain is broken
+│   ├── ChangedLogError it is not what was written
+│   └── DamagedLogError its file is no database any more
 ├── TransientError      a read or a connection that may succeed if tried again
 ├── PermanentError      trying again cannot help
 └── InvariantBroken     a bug: the run is stopped with its state saved (exit 1)
@@ -82,6 +84,15 @@ class ChangedLogError(JournalError):
 
 class NewerPlanError(JournalError):
     """A plan in the log was made by a later version than can be read here."""
+
+
+class DamagedLogError(JournalError):
+    """The file of the log is damaged: nothing can be begun on it, nor said of it. ``instead``: what helps where no
+    good copy of it is at hand."""
+
+    def __init__(self, message: str, instead: tuple[str, ...]) -> None:
+        self.instead = instead
+        super().__init__(message)
 
 
 class TransientError(ContinuityError):

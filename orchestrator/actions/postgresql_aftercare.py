@@ -33,6 +33,7 @@ LOG_RATE = (
 """Bytes an hour: since its statistics began, or over the cluster's whole life if that is more. A server that
 was a standby until now has written nothing, and the identifier holds the second in which initdb ran."""
 MEGABYTE = 1024 * 1024
+DECLARED_ABSENT = "declared absent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Aftercare:
 
     def describe(self, params: AftercareParams, parts: Parts) -> Description:
         at = member(parts, params.cluster, params.host)
-        wanted = "declared absent" if params.archiver_absent else "must work"
+        wanted = DECLARED_ABSENT if params.archiver_absent else "must work"
         asked = (f"{ARCHIVER}  -- {wanted}", BOUND, _one_line(HELD), LOG_RATE)
         commands = (*asked, f"free space of {at.data_directory}/pg_wal")
         return Description(commands, at.touches, Undo.NONE_NEEDED)
@@ -90,6 +91,9 @@ class Aftercare:
                 "hours_until_a_slot_is_lost": _hours(min(waiting), rate) if waiting and bound >= 0 else None,
                 "findings": list(findings),
             }
+            if archiver == DECLARED_ABSENT:  # no failure, and nobody may believe that there is a backup
+                site, cluster = _member(context).host.site, context.params.cluster
+                evidence["unprotected"] = f"no backup at {site}: the archiver of {cluster} is declared absent"
             if findings:
                 texts = "; ".join(str(finding["text"]) for finding in findings)
                 return Failed(texts, evidence=evidence)
@@ -118,7 +122,7 @@ def _archiver(session: Session, *, is_absent: bool) -> tuple[str, list[dict[str,
     mode, archived, failed, is_failing, last_failed = postgresql.row(session, ARCHIVER)
     if mode == "off":
         if is_absent:
-            return "declared absent", []
+            return DECLARED_ABSENT, []
         mend = "set archive_mode and archive_command here, or declare it: archiver-absent-at in estate.yaml"
         return "absent", [{"text": "unprotected: no backup: nothing is archived here", "mend": mend}]
     if is_failing:

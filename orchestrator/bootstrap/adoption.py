@@ -9,7 +9,7 @@ speaks of stays where it is, and a split brain is ended by ``resolve`` alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.core.abort import ways_to_end
@@ -31,6 +31,7 @@ class Conclusion:
 
     ``epoch``: the highest that the log or anything else knows. ``named``: the sites that the newest of
     the evidence names. ``writers``: the sites that take writes now, by cluster, where they are several.
+    ``known``: the group as the log has it. ``unseen``: what could not be looked at, and why.
     """
 
     group: str
@@ -41,6 +42,8 @@ class Conclusion:
     doubts: tuple[str, ...]
     named: frozenset[str] = frozenset()
     writers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    known: GroupState = field(default_factory=lambda: GroupState(""))
+    unseen: Mapping[str, str] = field(default_factory=dict)
 
 
 def groups_of(app: App) -> list[str]:
@@ -58,10 +61,12 @@ def conclude(app: App, wanted: list[str]) -> list[Conclusion]:
         raise InputError(f"no group {', '.join(unknown)} in this estate; it has: {', '.join(known)}")
     seen = evidence_now(app)
     states = app.journal.groups() if app.has_log else {}
-    return [
-        _conclude(app, states.get(name, GroupState(name)), [each for each in seen if each.group == name])
-        for name in wanted
-    ]
+    found = []
+    for name in wanted:
+        state, mine = states.get(name, GroupState(name)), [each for each in seen if each.group == name]
+        unseen = {each.unit: each.message for each in mine if not each.evidence}
+        found.append(replace(_conclude(app, state, mine), known=state, unseen=unseen))
+    return found
 
 
 def _conclude(app: App, known: GroupState, seen: list[Looked]) -> Conclusion:
@@ -190,11 +195,11 @@ def adopt(app: App, conclusion: Conclusion, by: str, active: str | None) -> Grou
 
 
 def must_be_free(app: App, state: GroupState) -> None:
-    """RefusedError while a run holds the group: it would go on under the epoch that it was given."""
+    """RefusedError while a run has claimed the group: it would go on under the epoch that it was given."""
     if state.claim:
         run = app.journal.load(state.claim).run
         raise RefusedError(
-            f"group {state.name} is held by run {run.id}, which is {run.state.value}: that run ends first, people "
+            f"group {state.name} is claimed by run {run.id}, which is {run.state.value}: that run ends first, people "
             "decide then",
             ways_to_end(run),
         )
@@ -254,7 +259,7 @@ def _must_be_in_conflict(app: App, state: GroupState, keep: str) -> None:
 
 
 def must_have_conflict(app: App, state: GroupState) -> None:
-    """RefusedError where there is nothing for people to decide, or a run holds the group."""
+    """RefusedError where there is nothing for people to decide, or a run has claimed the group."""
     must_be_free(app, state)
     if not state.conflict:
         raise RefusedError(

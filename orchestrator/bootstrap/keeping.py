@@ -9,18 +9,20 @@ crash takes the same reservation up; each part looks first and is harmless when 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.bootstrap.following import runbooks_of
 from orchestrator.core.events import GroupKeepReserved, GroupResolved
 from orchestrator.core.groups import GroupState, Keeping
-from orchestrator.core.model import Operation, ProofKind, group_of
+from orchestrator.core.model import Operation, ProofKind
 from orchestrator.core.outcomes import Succeeded
 from orchestrator.core.values import Json
 from orchestrator.engine.clock import now
 from orchestrator.errors import ContinuityError, InputError, RefusedError
+from orchestrator.reports.sides import site_text
 
 if TYPE_CHECKING:
     from orchestrator.bootstrap.app import App
@@ -93,7 +95,7 @@ def look(app: App, wanted: Wanted, state: GroupState) -> Sides:
     for each in seen:
         sites: Mapping[str, Any] = each.evidence.get("sites") or {} if each.kind == INSPECT else {}
         for site, found in sites.items():
-            told = _told(found)
+            told = site_text(found)
             lines.append(f"{each.unit} at {site}: {told}")
             writes, answers = bool(found.get("serves_writes")), bool(found.get("reachable"))
             if site == wanted.keep and not writes:
@@ -105,15 +107,6 @@ def look(app: App, wanted: Wanted, state: GroupState) -> Sides:
     highest = max((state.epoch, 0 if is_newest else state.reserved, *known))
     evidence: dict[str, Json] = {each.unit: dict(each.evidence) for each in seen}
     return Sides(tuple(lines), tuple(idle), tuple(others[True]), tuple(others[False]), highest, evidence)
-
-
-def _told(found: Mapping[str, Any]) -> str:
-    if not found.get("reachable"):
-        return f"does not answer ({found.get('error') or 'no answer'})"
-    rows = (found.get("writers") or {}).items()
-    rights = ", ".join(f"{database}: epoch {row['epoch']} of {row['site']}" for database, row in sorted(rows))
-    writes = "takes writes" if found.get("serves_writes") else "takes no writes"
-    return f"{found.get('role')}, {writes}; {rights or 'no epoch row'}"
 
 
 def _rights(seen: Looked) -> Iterator[tuple[int, str]]:
@@ -160,7 +153,7 @@ def _must_hold_databases_only(app: App, wanted: Wanted) -> None:
 
     held = [
         f"{runbook.name}/{name}"
-        for runbook in _runbooks(app, wanted.group)
+        for runbook in runbooks_of(app, wanted.group)
         for name, component in runbook.components.items()
         if is_stateful(component) and not hasattr(component, "cluster")
     ]
@@ -170,15 +163,6 @@ def _must_hold_databases_only(app: App, wanted: Wanted) -> None:
             "lost the epoch; keep the site that holds it",
             ("continuity status --live",),
         )
-
-
-def _runbooks(app: App, group: str) -> list[Any]:
-    """The runbooks of a group's services, the most critical first."""
-    loaded = app.loaded
-    found = [
-        runbook for runbook in loaded.runbooks.values() if group_of(loaded.estate, runbook.name) == group
-    ]
-    return sorted(found, key=lambda runbook: (runbook.tier, runbook.name))
 
 
 def closing_texts(app: App, wanted: Wanted) -> tuple[str, ...]:
@@ -215,8 +199,9 @@ def _declared(app: App, site: str) -> Mapping[str, Json]:
 def _clusters(app: App, group: str) -> dict[str, list[str]]:
     """Cluster → the databases in it that the group's services use."""
     found: dict[str, set[str]] = {}
-    for runbook in _runbooks(app, group):
-        for component in runbook.components.values():
+    for runbook in runbooks_of(app, group):
+        components: Iterable[Any] = runbook.components.values()
+        for component in components:
             if hasattr(component, "cluster"):
                 found.setdefault(component.cluster, set()).add(component.database)
     return {cluster: sorted(names) for cluster, names in sorted(found.items())}
@@ -355,28 +340,3 @@ def _primary(context: Context[Any], cluster: str, site: str) -> Member:
         except TransientError:
             continue  # another member may be the one that writes
     raise RefusedError(f"{cluster}: no member at {site} takes writes", ("continuity status --live",))
-
-
-# --- what follows -----------------------------------------------------------------------------
-
-
-def next_commands(app: App, state: GroupState) -> tuple[str, ...]:
-    """What brings the group's names and routes to the kept site, and the other side back behind it."""
-    loaded, states = app.loaded, app.journal.groups()
-    runbooks = _runbooks(app, state.name)
-    service = runbooks[0].name
-    out = []
-    if state.left:
-        mine = {runbook.name for runbook in runbooks}
-        needed = [
-            need
-            for runbook in runbooks
-            for need in runbook.depends_on
-            if need not in mine and need not in runbook.reachable_from
-        ]
-        groups = {group_of(loaded.estate, need) for need in needed}
-        if any(states.get(group, GroupState(group)).active != state.active for group in groups):
-            is_home = loaded.estate.sites[state.active].role == "home"
-            out.append("continuity failback" if is_home else f"continuity switchover --to {state.active}")
-        out.append(f"continuity failover --to {state.active} --service {service}")
-    return (*out, f"continuity reprotect --service {service}")

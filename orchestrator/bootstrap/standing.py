@@ -44,18 +44,18 @@ def writing_sites(found: Mapping[str, Any]) -> list[str]:
 
 def told(app: App, group: str, seen: str) -> str:
     """A second history as people are told of it: what they decided already, else what they decide now."""
-    from orchestrator.bootstrap.keeping import next_commands
+    from orchestrator.bootstrap.following import next_commands
 
     state = app.journal.group(group)
     if state.is_resolved and not state.conflict:
-        return f"resolved (keep {state.active}); {seen}; next: {next_commands(app, state)[-1]}"
+        return f"resolved (keep {state.active}); {seen}; next: {next_commands(app, state)[0]}"
     if state.claim:
         return f"SPLIT BRAIN: {seen}; run {state.claim} ends first: continuity status {state.claim}"
     return f"SPLIT BRAIN: {seen}; people decide: {resolve_command(group)}"
 
 
 def how_to_adopt(app: App, group: str) -> str:
-    """What sets the log right by the evidence; a run that holds the group stands before it."""
+    """What sets the log right by the evidence; a run that has claimed the group stands before it."""
     claim = app.journal.group(group).claim
     if claim:
         return f"run {claim} ends first: continuity status {claim}"
@@ -157,7 +157,7 @@ def _lost(app: App, group: str, reason: str) -> None:
 def log_behind(app: App, clusters: Mapping[str, tuple[str, Mapping[str, Any]]]) -> dict[str, list[str]]:
     """Group → what the rows at its sites know that this log does not: it was cut off, or is an old copy.
 
-    A group that a run holds is left out: its rows are ahead of its grant for a moment.
+    A group that a run has claimed is left out: its rows are ahead of its grant for a moment.
     """
     from orchestrator.core.claims import Claimed, contradictions
 

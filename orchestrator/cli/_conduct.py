@@ -17,6 +17,7 @@ from orchestrator.cli._output import Output, emit
 from orchestrator.cli._prompt import Keyboard, Prompt, Screen
 from orchestrator.cli.verbs import loss_limit_ms, say_what_follows
 from orchestrator.core.inputs import LOSS_WITHIN_RPO, Abort, Confirm, Resume
+from orchestrator.core.plan import asked
 from orchestrator.core.run import Run, all_promoted
 from orchestrator.core.states import RunState, StepState
 from orchestrator.engine.clock import now
@@ -195,8 +196,8 @@ class Conductor:
         if answered is not None and answered[0] in steps:
             step, is_typed = answered
             (self.confirmed.append if is_typed else self.declined.add)(step)
-        asked = {self.prompt.subject, *self.confirmed, *self.declined}
-        left = [step for step in steps if step not in asked]
+        known = {self.prompt.subject, *self.confirmed, *self.declined}
+        left = [step for step in steps if step not in known]
         is_still = stands_still(run)
         if self.confirmed and not (is_still and (left or self.prompt.subject)):
             self._submit()
@@ -209,8 +210,7 @@ class Conductor:
             self.declined.clear()
             left = steps
         if left:
-            title = run.plan.steps[left[0]].title
-            self.prompt.open(left[0], "confirmed", f"{left[0]}: {title}")
+            self.prompt.open(left[0], "confirmed", f"{left[0]}: {asked(run.plan.steps[left[0]])}")
         return bool(left) or not (
             is_still and steps
         )  # what waits for nobody here may go on by another's word

@@ -20,6 +20,7 @@ from orchestrator.core.states import RunState
 from orchestrator.errors import (
     ChangedLogError,
     ContinuityError,
+    DamagedLogError,
     InputError,
     InvariantBroken,
     JournalError,
@@ -38,6 +39,7 @@ SIGNALLED, SIGHUP, SIGINT, SIGPIPE, SIGTERM = (
 STOPPED = SIGNALLED + SIGINT
 READER_GONE = SIGNALLED + SIGPIPE
 NOTHING: Mapping[str, Any] = {}
+SEE_ALL = ("continuity history --verify",)
 NO_RUN = "this process ends here; the log keeps every fact"
 
 OF_RUN = {
@@ -92,7 +94,7 @@ def run_stands(run: str) -> Iterator[None]:
     """Once a run exists, nobody may be told that nothing was changed when the log fails."""
     try:
         yield
-    except ChangedLogError:
+    except (ChangedLogError, DamagedLogError):
         raise  # nothing was begun on it, and no room helps
     except JournalError as error:
         raise RunStands(run, error) from error
@@ -123,13 +125,18 @@ def guarded(call: Callable[[], None]) -> int:
     except RefusedError as error:
         return _say("refused", REFUSED, error.message, error.instead)
     except RunStands as error:
-        return _say("held: the log cannot be written", HELD, str(error), error.instead)
+        return _say("held", HELD, str(error), error.instead, says="held: the log cannot be written")
     except ChangedLogError as error:
-        return _say("the log was changed by hand; nothing was begun", REFUSED, str(error), ())
+        says = "the log was changed by hand; nothing was begun"
+        return _say("log changed", REFUSED, str(error), SEE_ALL, says=says)
+    except DamagedLogError as error:
+        return _say("log damaged", REFUSED, str(error), error.instead, says="the log is damaged")
     except JournalError as error:
-        return _say("the log cannot be used; nothing was begun", REFUSED, str(error), ())
+        says = "the log cannot be used; nothing was begun"
+        return _say("log unusable", REFUSED, str(error), (), says=says)
     except InvariantBroken as error:
-        return _say("bug: an invariant broke; the run is stopped with its state saved", BUG, str(error), ())
+        says = "bug: an invariant broke; the run is stopped with its state saved"
+        return _say("bug", BUG, str(error), (), says=says)
     except NotDrivenError as error:
         return _say("not driven", NOT_DRIVEN, str(error), error.instead)
     except StoppedError as error:
@@ -176,11 +183,17 @@ def say_bug(kind: type[BaseException], error: BaseException, trace: TracebackTyp
 
 
 def _say(
-    kind: str, code: int, message: str, instead: tuple[str, ...], more: Mapping[str, Any] = NOTHING
+    kind: str,
+    code: int,
+    message: str,
+    instead: tuple[str, ...],
+    more: Mapping[str, Any] = NOTHING,
+    says: str = "",
 ) -> int:
+    """``kind``: the word for programs; ``says``: what people read in its place, where a word is too short."""
     if wants_json():
         _print_document(kind, code, message, instead, more)
-    print(f"continuity: {kind}: {message}", file=sys.stderr)
+    print(f"continuity: {says or kind}: {message}", file=sys.stderr)
     for command in instead:
         print(f"    {command}", file=sys.stderr)
     return code

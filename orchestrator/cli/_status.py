@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli._intact import looked_at
 from orchestrator.cli._print import Output, emit, paint
+from orchestrator.core.groups import adopt_command
+
+if TYPE_CHECKING:
+    from orchestrator.core.groups import GroupState
 
 BY_THE_LOG = "by the log; `continuity status --live` asks the sites"
 
@@ -42,13 +47,11 @@ def snapshot(app: Any, name: str | None) -> tuple[dict[str, Any], str]:
     from orchestrator.reports.state import group_document, run_document, run_text
 
     journal = app.journal
-    groups = journal.groups()
-    lines = [
-        f"{state['name']:<20} {_coloured(state['label'])}  epoch {state['epoch']}"
-        + (f"  held by {state['claim']}" if state["claim"] else "")
-        for state in map(group_document, groups.values())
+    shown_groups = [
+        {**group_document(group), "next": _next(app, group)} for group in journal.groups().values()
     ]
-    document: dict[str, Any] = {"groups": [group_document(g) for g in groups.values()], "run": None}
+    lines = [line for each in shown_groups for line in _group_lines(each)]
+    document: dict[str, Any] = {"groups": shown_groups, "run": None}
     try:
         shown = open_run(journal, name)
     except RefusedError:
@@ -61,6 +64,33 @@ def snapshot(app: Any, name: str | None) -> tuple[dict[str, Any], str]:
     document["run"] = {**run_document(run, pid), "changed_sources": changed}
     notes = [f"  {changed_text(changed)}"] if changed else []
     return document, "\n".join([*lines, "", run_text(run, pid), *notes])
+
+
+def _group_lines(group: dict[str, Any]) -> Iterator[str]:
+    """A group's state, and the outage that it does not show: its site serves nobody while its names lead away."""
+    claimed = f"  claimed by {group['claim']}" if group["claim"] else ""
+    yield f"{group['name']:<20} {_coloured(group['label'])}  epoch {group['epoch']}{claimed}"
+    if group["names_lead_to"]:
+        yield paint(f"  names and routes still lead to {group['names_lead_to']}; next:", "red")
+        yield from (f"    {command}" for command in group["next"])
+
+
+def _next(app: Any, group: GroupState) -> list[str]:
+    """What brings names and routes to the site that holds the epoch. The runbooks are read only where they lead
+    away; where they cannot be read, the last of the commands still helps."""
+    if not group.left:
+        return []
+    if group.claim:
+        return [f"continuity status {group.claim}"]
+    if not group.active:
+        return [adopt_command(group.name)]
+    from orchestrator.bootstrap.following import next_commands
+    from orchestrator.errors import InputError
+
+    try:
+        return list(next_commands(app, group))
+    except InputError:
+        return [f"continuity failover --to {group.active}", "continuity runbook lint"]
 
 
 def _coloured(label: str) -> str:

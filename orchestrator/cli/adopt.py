@@ -13,6 +13,7 @@ from orchestrator.cli.verbs import reasoned, signed
 from orchestrator.errors import RefusedError, WrongWordsError
 
 if TYPE_CHECKING:
+    from orchestrator.bootstrap.adoption import Conclusion
     from orchestrator.bootstrap.app import App
 
 epoch_app = typer.Typer(no_args_is_help=True, help="The writer epoch that each database carries.")
@@ -35,7 +36,8 @@ def adopt(
     estate: EstateOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Show what the reachable sites say about a group and, confirmed, write it as the log's first fact.
+    """Show what the log and the reachable sites say about a group, side by side and in full; confirmed, write what
+    follows from it as the log's first fact.
 
     Examples:
 
@@ -44,6 +46,7 @@ def adopt(
     """
     from orchestrator.bootstrap import adoption
     from orchestrator.bootstrap.app import open_app
+    from orchestrator.reports.sides import sides_document
     from orchestrator.reports.state import group_document
 
     name, app = signed(by), open_app(estate)
@@ -55,16 +58,30 @@ def adopt(
         )
     _must_be_whole(app)
     conclusions = adoption.conclude(app, wanted)
-    for c in conclusions:
-        say(f"{c.group}: active {active or c.active or '?'}, epoch {max(1, c.epoch)}, {c.protection}")
-        for doubt in c.doubts:
-            say(f"  doubt: {doubt}")
+    for conclusion in conclusions:
+        _show(conclusion, active)
     if not yes and not _agreed("adopt"):
         raise RefusedError("not confirmed: nothing was written")
     states = [adoption.adopt(app, c, name, active) for c in conclusions]
     documents = [group_document(state) for state in states]
     rows = [[d["name"], d["label"], f"epoch {d['epoch']}"] for d in documents]
-    emit(output, "continuity/groups/v1", {"groups": documents}, table(rows))
+    evidence = {
+        c.group: {**sides_document(c.known, c.evidence, c.unseen), "doubts": list(c.doubts)}
+        for c in conclusions
+    }
+    emit(output, "continuity/groups/v1", {"groups": documents, "evidence": evidence}, table(rows))
+
+
+def _show(conclusion: Conclusion, active: str | None) -> None:
+    """The evidence first, then what follows from it: people sign what they saw."""
+    from orchestrator.reports.sides import log_text, side_lines
+
+    lines = [log_text(conclusion.known), *side_lines(conclusion.evidence, conclusion.unseen)]
+    silent = {text for found in conclusion.evidence.values() for text in found.get("silent", ())}
+    lines += [f"doubt: {doubt}" for doubt in conclusion.doubts if doubt not in silent]  # these stand above
+    site = f"active {active or conclusion.active or '?'}{' (by --active)' if active else ''}"
+    lines.append(f"to be adopted: {site}, epoch {max(1, conclusion.epoch)}, {conclusion.protection}")
+    say("\n".join([f"{conclusion.group}:", *(f"  {line}" for line in lines)]))
 
 
 def resolve(
@@ -95,6 +112,7 @@ def resolve(
     from orchestrator.bootstrap import adoption, keeping
     from orchestrator.bootstrap.app import open_app
     from orchestrator.bootstrap.divergence import diverged
+    from orchestrator.bootstrap.following import next_commands
     from orchestrator.reports.state import group_document
 
     name, reason = signed(by), reasoned(reason)
@@ -126,7 +144,7 @@ def resolve(
     else:
         closed = {"closed": keeping.close(app, wanted, f"resolve-{group}")} if close else {}
         state = adoption.resolve(app, group, keep, name, reason, {**found.evidence, **closed})
-    document, following = group_document(state), keeping.next_commands(app, state)
+    document, following = group_document(state), next_commands(app, state)
     for command in following:
         say(f"next: {command}")
     body = {"group": document, "diverged": found.evidence, "list": found.path, "next": list(following)}

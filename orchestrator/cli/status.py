@@ -16,6 +16,7 @@ from orchestrator.core.states import RunState
 if TYPE_CHECKING:
     from orchestrator.bootstrap.app import App
     from orchestrator.core.log import Recorded
+    from orchestrator.core.plan import Plan
 
 WAITS_FOR_PEOPLE = frozenset({RunState.READY, RunState.HELD, RunState.PAUSED})
 
@@ -78,7 +79,7 @@ def follow(app: App, name: str, output: Output, gone_seconds: float = DRIVER_GON
     while True:
         for entry in app.journal.store.read(RUN + name, seen):
             seen = entry.stream_seq
-            _print_event(entry, output)
+            _print_event(tracked.run.plan, entry, output)
         if _streams.reader_is_gone():
             return
         app.journal.refresh(tracked)
@@ -94,13 +95,19 @@ def follow(app: App, name: str, output: Output, gone_seconds: float = DRIVER_GON
         time.sleep(WATCH_POLL_SECONDS)
 
 
-def _print_event(entry: Recorded, output: Output) -> None:
+def _print_event(plan: Plan, entry: Recorded, output: Output) -> None:
+    """An event; with what people are asked where it says that a step waits for them."""
     import json
 
+    from orchestrator.core.events import StepWaiting
+    from orchestrator.core.plan import asked
     from orchestrator.engine.journal import moment
     from orchestrator.reports.history import event_document, event_text
 
+    asks = asked(plan.steps[entry.event.step]) if isinstance(entry.event, StepWaiting) else ""
     if output is Output.JSON:
-        write_line(json.dumps({"schema": "continuity/event/v1", **event_document(entry)}))
+        more = {"asks": asks} if asks else {}
+        write_line(json.dumps({"schema": "continuity/event/v1", **event_document(entry), **more}))
     else:
-        print(f"{moment(entry.event.at)}  {event_text(entry.event)}", flush=True)
+        says = f" asks: {asks}" if asks else ""
+        print(f"{moment(entry.event.at)}  {event_text(entry.event)}{says}", flush=True)

@@ -25,7 +25,7 @@ class Keeping:
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """``active`` "" = no site holds the epoch. ``claim``: the run that holds the group, or "".
+    """``active`` "" = no site holds the epoch. ``claim``: the run that has claimed the group, or "".
 
     ``reserved``: the highest epoch that any run of this log has reserved; it is never used by another.
     ``taken_back``: the runs that reserved one and were not granted it. What they wrote beside names,
@@ -183,7 +183,7 @@ def check_group(before: GroupState, after: GroupState, run: str) -> list[str]:
 
 def breaks(before: GroupState, after: GroupState) -> list[str]:
     """What must be true of every event of a group, whoever appends it: epochs only grow, and one that a site
-    was given is never another's, also where no site was active in between; and while a run holds the group,
+    was given is never another's, also where no site was active in between; and while a run has claimed the group,
     people decide nothing about whose history stands: that run would go on under the epoch it was given."""
     out = []
     if after.epoch < before.epoch:
@@ -193,7 +193,7 @@ def breaks(before: GroupState, after: GroupState) -> list[str]:
         out.append(f"one-site-per-epoch: {before.name} goes to {after.active} within epoch {after.epoch}")
     decided = after.keeping != before.keeping or (before.conflict and not after.conflict)
     if before.claim and (decided or (after.is_resolved and not before.is_resolved)):
-        out.append(f"a-held-group-is-not-resolved: {before.name} is held by run {before.claim}")
+        out.append(f"a-held-group-is-not-resolved: {before.name} is claimed by run {before.claim}")
     return out
 
 

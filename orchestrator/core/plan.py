@@ -240,6 +240,12 @@ class Plan:
     schema: int = PLAN_SCHEMA
 
 
+def asked(step: Step) -> str:
+    """What people are asked by a step of theirs, on one line: its title, and its prompt where that says more."""
+    prompt = " ".join(str(step.action.arguments.get("prompt", "")).split())
+    return step.title if prompt in ("", step.title) else f"{step.title}: {prompt}"
+
+
 def accepted_with(plan: Plan) -> dict[str, tuple[str, ...]]:
     """Unit with a step that waits for an accepted loss → the units whose loss that is: its own, and what else of its
     group is measured but has no such step. Documents beside a database come too late with their own: once it is

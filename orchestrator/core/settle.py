@@ -17,7 +17,7 @@ from orchestrator.core.decision import Draft
 from orchestrator.core.groups import adopt_command
 from orchestrator.core.inputs import At
 from orchestrator.core.model import Stage
-from orchestrator.core.plan import CANNOT_BE_SKIPPED, Role, Step
+from orchestrator.core.plan import CANNOT_BE_SKIPPED, Role, Step, asked
 from orchestrator.core.run import Run, UnitRun, has_ended, kept_groups, moved_groups, with_run
 from orchestrator.core.states import RunState, StepState
 
@@ -157,7 +157,7 @@ def _has_business(found: _Causes, unit: UnitRun, at: At, over: bool) -> bool:
         step, state = run.plan.steps[step_id], unit.steps[step_id]
         if state.state is StepState.WAITING:
             confirm = f"continuity confirm {run.id} {step_id} --by NAME --text TEXT"
-            found.add(f"{step_id} waits for people: {step.title}", step_id, (confirm,))
+            found.add(f"{step_id} waits for people: {asked(step)}", step_id, (confirm,))
         elif state.state is StepState.BACKOFF and is_due(state.due_mono_ns, at):
             continue  # to be judged like a step that is ready
         elif over and step.role is Role.FENCE:

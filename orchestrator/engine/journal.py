@@ -133,7 +133,7 @@ class Journal:
     def create(self, plan: Plan, plan_text: str, created: RunCreated) -> Tracked:
         """Begin a run and claim its groups, in one transaction.
 
-        Raises RefusedError where a group is not adopted, in conflict, or held by another run: two
+        Raises RefusedError where a group is not adopted, in conflict, or claimed by another run: two
         people starting at once cannot both win, and the loser is told who did. JournalError where the log
         is not what was written: nothing is begun on it.
         """
@@ -295,7 +295,7 @@ def _must_be_free(state: GroupState, plan: Plan) -> None:
         )
     if state.claim:
         raise RefusedError(
-            f"group {state.name} is held by run {state.claim}, started by {state.claim_by} on "
+            f"group {state.name} is claimed by run {state.claim}, started by {state.claim_by} on "
             f"{state.claim_machine} at {utc_text(state.claim_utc_ns)}",
             (f"continuity status {state.claim}", f"continuity resume {state.claim}"),
         )

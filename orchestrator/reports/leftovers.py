@@ -1,7 +1,8 @@
 """Decides what is said of steps that a finished run names because nobody took their effect back.
 
 The journal lists them together; they are two things. A fence that proved nothing leaves its site exposed: what
-it should have stopped may come back. What took effect and stays is no exposure: it stands as it is.
+it should have stopped may come back. What took effect and stays is no exposure: it stands as it is. Beside them
+stands what people declared to be unprotected.
 """
 
 from __future__ import annotations
@@ -31,8 +32,15 @@ def left_as_it_is(run: Run) -> Iterator[tuple[str, str]]:
             yield step, _TOOK_EFFECT.get(run.step(step).state, "nobody can tell whether it happened")
 
 
+def unprotected(run: Run) -> tuple[str, ...]:
+    """What people declared to be without protection, by the steps that looked: no failure, and never unsaid."""
+    said = (run.step(step).evidence.get("unprotected") for step in run.plan.steps)
+    return tuple(dict.fromkeys(str(text) for text in said if text))
+
+
 def leftover_lines(run: Run) -> list[str]:
     return [
+        *(f"  unprotected: {text}" for text in unprotected(run)),
         *(
             f"  exposed: {step} gave no proof: what it should have stopped may come back as it was"
             for step in exposed(run)

@@ -16,9 +16,11 @@ from orchestrator.core.run import Run
 from orchestrator.core.states import SATISFIED, StepState
 from orchestrator.core.values import duration_text
 from orchestrator.engine.journal import RUN, Journal, moment, utc_text
+from orchestrator.reports.attempts import ends_of
 from orchestrator.reports.clocks import Clocks, clocks_of
 from orchestrator.reports.history import names_of
-from orchestrator.reports.leftovers import exposed, left_as_it_is
+from orchestrator.reports.leftovers import exposed, left_as_it_is, unprotected
+from orchestrator.reports.rights import rights_document
 from orchestrator.reports.state import loss_document
 
 RECORD_SCHEMA = "continuity/record/v1"
@@ -28,7 +30,7 @@ def record(journal: Journal, run_id: str) -> dict[str, Any]:
     """The record of one run."""
     run = journal.load(run_id).run
     entries = journal.store.read(RUN + run_id)
-    clocks = clocks_of(entries)
+    clocks, ends = clocks_of(entries), ends_of(entries)
     end = next((e.event.at for e in entries if isinstance(e.event, events.RunFinished)), None)
     return {
         "schema": RECORD_SCHEMA,
@@ -50,19 +52,17 @@ def record(journal: Journal, run_id: str) -> dict[str, Any]:
             "end": moment(end) if end else None,
             "order_to_end_seconds": clocks.seconds(run.authorised, end),
         },
-        "groups": {
-            name: {"services": list(move.services), "epoch_before": move.epoch_seen, "epoch": move.epoch_next}
-            for name, move in run.plan.groups.items()
-        },
+        "groups": rights_document(journal, run),
         "services": {name: _service(run, name, clocks) for name in run.plan.services},
         "stated_loss": {unit: loss_document(loss) for unit, loss in sorted(run.losses.items())},
         "accepted_losses": list(_accepted(entries)),
         "fence": _fences(run),
         "decisions": [_decision(e.event) for e in entries if _is_decision(e.event)],
-        "steps": [_step(run, step, clocks) for step in run.plan.steps],
+        "steps": [_step(run, step, clocks, ends.get(step)) for step in run.plan.steps],
         "came_back": [_came_back(run, step) for step in run.plan.steps.values() if _has_come_back(run, step)],
         "drivers": run.drivers,
         "debts": list(run.debts),
+        "unprotected": list(unprotected(run)),
         "exposures": list(exposed(run)),
         "left_as_it_is": [{"step": step, "why": why} for step, why in left_as_it_is(run)],
         "log": {
@@ -245,7 +245,7 @@ def _observed(evidence: Mapping[str, Any]) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _step(run: Run, step_id: str, clocks: Clocks) -> dict[str, Any]:
+def _step(run: Run, step_id: str, clocks: Clocks, end: At | None) -> dict[str, Any]:
     step, state = run.plan.steps[step_id], run.step(step_id)
     return {
         "id": step_id,
@@ -255,8 +255,8 @@ def _step(run: Run, step_id: str, clocks: Clocks) -> dict[str, Any]:
         "attempts": state.attempt,
         "observed": _observed(state.evidence),
         "started": moment(state.started) if state.started else None,
-        "seconds": clocks.seconds(state.started, state.since),
-        "undriven_seconds": clocks.undriven_seconds(state.started, state.since),
+        "seconds": clocks.seconds(state.started, end),
+        "undriven_seconds": clocks.undriven_seconds(state.started, end),
         "message": state.message or None,
         "reason": state.reason or None,
         "evidence": state.evidence,

@@ -11,6 +11,7 @@ from orchestrator.core.states import StepState
 from orchestrator.core.values import duration_text
 from orchestrator.reports.leftovers import leftover_lines
 from orchestrator.reports.record import driven_seconds, lost_by
+from orchestrator.reports.rights import right_text
 from orchestrator.reports.state import loss_text
 
 SHOWN_MAX = 10
@@ -54,7 +55,7 @@ def _head(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"  started by {people['started_by']} on {people['machine']} at {times['created']}{why}"
     yield f"  ordered by {people['authorised_by'] or 'nobody yet'} at {times['order'] or '-'}; ended at {times['end'] or '-'}"
     for name, group in document["groups"].items():
-        yield f"  {name}: epoch {group['epoch_before']} → {group['epoch']}"
+        yield f"  {name}: {right_text(group, is_over=times['end'] is not None)}"
     if document["drivers"] > 1:
         yield f"  driven by {document['drivers']} processes, one after the other"
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.core.groups import GroupState, label
-from orchestrator.core.plan import Step
+from orchestrator.core.plan import Step, asked
 from orchestrator.core.run import Loss, Run
 from orchestrator.core.states import RunState, StepState
 from orchestrator.core.values import duration_text, size_text
-from orchestrator.reports.leftovers import exposed, left_as_it_is, leftover_lines
+from orchestrator.reports.leftovers import exposed, left_as_it_is, leftover_lines, unprotected
 
 MARKS: Mapping[StepState, str] = {
     StepState.PENDING: "·",
@@ -32,6 +32,7 @@ MARKS: Mapping[StepState, str] = {
 
 
 def group_document(state: GroupState) -> dict[str, Any]:
+    """``names_lead_to``: the side that lost the epoch, while names and routes still lead there."""
     return {
         "name": state.name,
         "label": label(state),
@@ -40,6 +41,7 @@ def group_document(state: GroupState) -> dict[str, Any]:
         "protection": state.protection,
         "claim": state.claim or None,
         "conflict": "split_brain" if state.conflict else None,
+        "names_lead_to": state.left or None,
     }
 
 
@@ -80,6 +82,7 @@ def run_document(run: Run, driver_pid: int) -> dict[str, Any]:
                 "state": state.state.value,
                 "attempt": state.attempt,
                 "message": state.message or None,
+                "asks": asked(step) if state.state is StepState.WAITING else None,
             }
         )
     return {
@@ -99,6 +102,7 @@ def run_document(run: Run, driver_pid: int) -> dict[str, Any]:
         "loss": {unit: loss_document(loss) for unit, loss in sorted(run.losses.items())},
         "accepted_loss_ms": run.accepted_loss_ms,
         "debts": list(run.debts),
+        "unprotected": list(unprotected(run)),
         "exposures": list(exposed(run)),
         "left_as_it_is": [{"step": step, "why": why} for step, why in left_as_it_is(run)],
         "counts": counts,
@@ -144,5 +148,6 @@ def _is_interesting(run: Run, step: Step) -> bool:
 def _step_line(run: Run, step: Step) -> str:
     state = run.step(step.id)
     attempt = f" (attempt {state.attempt})" if state.attempt > 1 else ""
-    message = f": {state.message}" if state.message else ""
+    said = asked(step) if state.state is StepState.WAITING else state.message
+    message = f": {said}" if said else ""
     return f"  {MARKS[state.state]} {step.id} {state.state.value}{attempt}{message}"

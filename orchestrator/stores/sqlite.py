@@ -7,6 +7,7 @@ WAL and synchronous=FULL with mode 0600; never put it on a network file system.
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,12 @@ from pathlib import Path
 
 from orchestrator.core.events import Event, RunCreated
 from orchestrator.core.log import GENESIS, Append, Recorded, link, sha256_of
-from orchestrator.errors import ConflictError, JournalError
+from orchestrator.errors import ConflictError, DamagedLogError, JournalError
 from orchestrator.stores.codec import EVENT_SCHEMA, decode, encode
 
 BUSY_TIMEOUT_SECONDS = 10.0
+PRIMARY_CODE = 0xFF  # of an extended result code of SQLite
+DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events(
@@ -76,6 +79,17 @@ def _opened_to_read(path: Path) -> tuple[sqlite3.Connection, tuple[int, ...]]:
     return db, rest
 
 
+def _damaged(path: Path, error: Exception) -> DamagedLogError:
+    """What is safe to do; a file that SQLite calls damaged is never mended here: what it would leave is no evidence."""
+    folder = path.absolute().parent
+    return DamagedLogError(
+        f"{path}: {error}: the file of the log is damaged; nothing more is begun on it. Keep it as it is and put its last "
+        "good copy back (with no -wal and -shm of the damaged one beside it); without a copy, move its folder away and let "
+        "the evidence speak: a run that was under way cannot be taken up then",
+        (shlex.join(["mv", str(folder), f"{folder}.damaged"]), "continuity adopt --all --by NAME"),
+    )
+
+
 class SqliteStore:
     """The log of one estate. Not for use by several threads at once. Where the folder cannot be written to it
     can be read all the same, and appending is JournalError."""
@@ -110,6 +124,8 @@ class SqliteStore:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & PRIMARY_CODE in DAMAGED:
+                raise _damaged(self.path, error) from error
             raise JournalError(f"{self.path}: {error}") from error
 
     def _reading(self) -> sqlite3.Connection:

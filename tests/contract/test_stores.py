@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.core.events import GroupAdopted, RunReady, StepStarted
 from orchestrator.core.log import Append
-from orchestrator.errors import ConflictError, JournalError
+from orchestrator.errors import ConflictError, DamagedLogError, JournalError
 from orchestrator.ports import Store
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.stores.sqlite import SqliteStore
@@ -208,10 +208,25 @@ def test_whatever_sqlite_says_is_an_error_of_the_log(log: SqliteStore) -> None:
 def test_a_file_that_is_no_log_is_an_error_of_the_log(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     path.write_bytes(b"not a database, whatever its name says " * 200)
-    with pytest.raises(JournalError, match=r"journal\.db: file is not a database"):
+    with pytest.raises(DamagedLogError, match=r"journal\.db: file is not a database") as damaged:
         SqliteStore(path)
+    assert damaged.value.instead == (f"mv {tmp_path} {tmp_path}.damaged", "continuity adopt --all --by NAME")
     with pytest.raises(JournalError, match="the log cannot be made"):
         SqliteStore(path / "below" / "journal.db")
+
+
+def test_a_log_with_damaged_pages_says_what_is_safe(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    log = SqliteStore(path)
+    log.append([Append("run:r", 0, (created(), *map(started, range(1, 400))))])
+    log.close()
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+    with pytest.raises(
+        DamagedLogError, match=r"malformed: the file of the log is damaged; nothing more is begun"
+    ):
+        SqliteStore(path).read("run:r")
 
 
 def test_a_full_disk_writes_nothing_and_the_log_goes_on_afterwards(log: SqliteStore) -> None:

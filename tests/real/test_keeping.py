@@ -194,12 +194,26 @@ def test_home_is_kept_under_a_new_epoch_and_serves_again(lab: Lab) -> None:
     assert (resolved["group"]["active_site"], resolved["group"]["epoch"]) == ("home", 3)
     assert rights(lab, "home") == {(3, "home")}
     assert resolved["next"] == [
-        "continuity failback",
+        "continuity failback --service name-service --service state-gazette",
         "continuity failover --to home --service population-register",
         "continuity reprotect --service population-register",
     ]
+    shown = labs.command(lab, "status").stdout
+    outage = [
+        "  names and routes still lead to embassy; next:",
+        *(f"    {each}" for each in resolved["next"]),
+    ]
+    assert "\n".join(["registers            home_active_unprotected  epoch 3", *outage, ""]) in shown
+    asked = say(lab, DONE, "status", "--live")
+    assert [(each["name"], each["next"]) for each in asked["groups"] if each["names_lead_to"]] == [
+        (GROUP, resolved["next"])
+    ]
+    refused = say(lab, REFUSED, *shlex.split(resolved["next"][1])[1:], "--yes")
+    assert "needs name-service, which is not at home" in refused["message"], "so what it needs comes first"
     for command in resolved["next"]:
+        assert "at home already" not in labs.command(lab, *shlex.split(command)[1:], "--dry-run").stdout
         type_it(lab, command, "--yes", "--by", "Tester")
+    assert group(lab)["names_lead_to"] is None
     assert rights(lab, "home") == rights(lab, "embassy") == {(4, "home")}
     assert group(lab)["label"] == "home_active_protected"
     serves(lab, "home")

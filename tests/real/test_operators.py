@@ -106,7 +106,7 @@ def test_two_operators_at_once_one_wins_and_the_other_is_told_who(lab: Lab) -> N
         name = ANNA if winner is one else BERT
         run = status(lab)["run"]["run"]
         assert loser.process.returncode == REFUSED
-        assert f"held by run {run}, started by {name} on {os.uname().nodename} at " in loser.said
+        assert f"claimed by run {run}, started by {name} on {os.uname().nodename} at " in loser.said
         assert f"continuity status {run}" in loser.said
         assert {group["claim"] for group in status(lab)["groups"]} == {run}
 

@@ -27,6 +27,8 @@ def test_a_server_with_bounds_passes_and_says_how_long_its_disk_lasts(pair: Pair
     outcome = pair.perform(Aftercare(), AT_HOME)
     assert isinstance(outcome, Succeeded), outcome
     assert outcome.evidence["archiver"] == "declared absent"
+    told = f"no backup at home: the archiver of {CLUSTER} is declared absent"
+    assert outcome.evidence["unprotected"] == told, "declared is not unsaid"
     assert outcome.evidence["log_free_bytes"] > 0
     assert outcome.evidence["log_bytes_per_hour"] > 0
     assert isinstance(outcome.evidence["hours_until_log_is_full"], int)

@@ -124,7 +124,7 @@ def test_a_home_that_came_back_while_people_hesitated_is_not_given_up(lab: Lab) 
         assert "continuity switchover" in said
         code, said = say(lab, "status")
         assert "home_active_protected" in said
-        assert "held by" not in said
+        assert "claimed by" not in said
 
 
 def copied(source: Path, target: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_home_that_wrote_and_died_again_is_a_split_brain(lab: Lab) -> None:
         code, said = say(lab, verb, "--yes")
         assert (code, "home does not answer (h1: " in said) == (REFUSED, True), said
         assert "no group is claimed" in said
-    assert "held by" not in say(lab, "status")[1]
+    assert "claimed by" not in say(lab, "status")[1]
     faults.break_it(lab, "home-returns")
     with postgres.connect(lab, "home", "population") as session:
         session.execute("SET synchronous_commit = local")

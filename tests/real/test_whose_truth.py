@@ -5,6 +5,8 @@ Each claim stands where the thing is switched: epoch rows, names, routes, docume
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +33,36 @@ def lab() -> Iterator[Lab]:
 
 def groups(document: dict[str, Any]) -> dict[str, tuple[str, int]]:
     return {group["name"]: (group["active_site"], group["epoch"]) for group in document["groups"]}
+
+
+def adopted_from_all_that_answers(lab: Lab) -> None:
+    """People see the evidence before what follows from it, the proxy of home being silent; and so does JSON."""
+    faults.break_it(lab, "proxy-down", "home")
+    try:
+        words = ("adopt", "registers", "state-gazette", "--by", "Tester")
+        refused = labs.command(lab, *words)
+        assert (refused.returncode, "typed confirmation" in refused.stderr) == (REFUSED, True)
+        done = labs.command(lab, *words, "--yes", "--output", "json")
+        assert done.returncode == DONE, done.stderr
+    finally:
+        faults.heal(lab)
+    for said in (refused.stderr, done.stderr):
+        of_registers = said[said.index("registers:\n") : said.index("state-gazette:\n")]
+        for seen in (
+            r"  the log: has never seen this group",
+            r"  registers-db at home: standby, takes no writes; LSN [0-9A-F]+/[0-9A-F]+, timeline \d+, last commit 2\S+Z; land: epoch 2 of embassy",
+            r"  registers-db at embassy: primary, takes writes; LSN .*population: epoch 2 of embassy",
+            r"  claims at embassy: epoch 2 of embassy \(run switchover-\w+\): .*population-register at pe",
+            r"  no answer: \S+ at \S+: .*",
+            r"  to be adopted: active embassy, epoch 2, protected",
+        ):
+            assert re.search(f"^{seen}", of_registers, re.MULTILINE), (seen, of_registers)
+    found = json.loads(done.stdout)["evidence"]["registers"]
+    assert (found["log"]["label"], found["not_seen"]) == ("not-adopted", {})
+    seen = found["seen"]["registers-db"]["sites"]
+    assert (seen["embassy"]["serves_writes"], seen["home"]["serves_writes"]) == (True, False)
+    assert {claim["epoch"] for claim in found["seen"]["registers"]["claims"]} == {2}
+    assert found["seen"]["registers"]["silent"]
 
 
 def log_folder(lab: Lab) -> Path:
@@ -60,6 +92,11 @@ def test_a_log_that_never_saw_a_group_is_refused_and_evidence_tells(lab: Lab) ->
     old = lab.path / "old-log"
     shutil.copytree(log_folder(lab), old)
     assert say(lab, "switchover", "--yes", "--by", "Tester")[0] == DONE
+    unprotected = "no backup at embassy: the archiver of registers-db is declared absent"
+    assert f"  unprotected: {unprotected}\n" in labs.command(lab, "report").stdout
+    assert (
+        say(lab, "report")[1]["unprotected"] == say(lab, "status")[1]["run"]["unprotected"] == [unprotected]
+    )
     before = groups(say(lab, "status")[1])
     assert before["registers"] == before["state-gazette"] == ("embassy", 2)
 
@@ -68,7 +105,7 @@ def test_a_log_that_never_saw_a_group_is_refused_and_evidence_tells(lab: Lab) ->
     code, document = say(lab, "failback", "--yes", "--by", "Tester")
     assert code == REFUSED
     assert "never seen" in document["message"]
-    assert say(lab, "adopt", "registers", "state-gazette", "--yes", "--by", "Tester")[0] == DONE
+    adopted_from_all_that_answers(lab)
     after = groups(say(lab, "status")[1])
     assert after == {name: before[name] for name in ("registers", "state-gazette")}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.bootstrap import adoption, keeping
+from orchestrator.bootstrap import adoption, following, keeping
 from orchestrator.bootstrap.app import App, plan_to_text
 from orchestrator.bootstrap.keeping import Sides, Wanted
 from orchestrator.core import events
@@ -79,7 +79,9 @@ def test_a_group_that_a_run_holds_is_not_resolved_and_the_end_of_that_run_is_nam
         lambda: adoption.must_be_in_conflict(app, GROUP, "home"),
         lambda: adoption.resolve(app, GROUP, "home", "ann", "it holds it", {}),
     ):
-        with pytest.raises(RefusedError, match="registers is held by run r1, which is preflight") as refused:
+        with pytest.raises(
+            RefusedError, match="registers is claimed by run r1, which is preflight"
+        ) as refused:
             decide()
         assert refused.value.instead == ("continuity resume r1", "continuity abort r1 --reason TEXT")
     with pytest.raises(InvariantBroken, match="a-held-group-is-not-resolved"):
@@ -99,6 +101,6 @@ def test_what_follows_is_printed_as_it_is_typed(app: App) -> None:
     known(app, *SPLIT)
     reserved = keeping._reserve(app, KEEP, QUIET)
     done = events.GroupResolved(AT, GROUP, "home", "ann", "r", {}, reserved.epoch, reserved.id)
-    told = keeping.next_commands(app, known(app, done))
+    told = following.next_commands(app, known(app, done))
     assert told[-2].startswith("continuity failover --to home --service ")
     assert told[-1].startswith("continuity reprotect --service ")

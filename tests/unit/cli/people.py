@@ -15,12 +15,13 @@ from tests.golden import Logged
 ONE, TWO = "one/ask", "two/ask"
 PROMOTE = "two/promote"
 GO_HOME = "g/go-home"
+PROMPT = "look out of the window"
 
 
 def asked(step: str, needs: tuple[str, ...] = (), role: Role = Role.ORDINARY) -> Step:
     """Before a promotion, who takes a run up is asked for the loss."""
     made = a_step(step, role, kind=MANUAL, needs=needs)
-    return replace(made, action=replace(made.action, arguments={"prompt": "look out of the window"}))
+    return replace(made, action=replace(made.action, arguments={"prompt": PROMPT}))
 
 
 def a_planned_move(*steps: Step) -> Plan:

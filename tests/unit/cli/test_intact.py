@@ -172,6 +172,7 @@ def test_nobody_signs_anything_on_a_log_that_was_changed(tmp_path: Path, words: 
     done = continuity(tmp_path, *words, by="ann")
     assert done.returncode == REFUSED, done.stderr
     assert "the log was changed by hand; nothing was begun" in done.stderr
+    assert "    continuity history --verify\n" in done.stderr
     assert "Make room" not in done.stderr
     assert story.store.last_seq() == before
 
@@ -192,3 +193,23 @@ def test_a_log_that_was_changed_is_not_told_as_one_that_cannot_be_written() -> N
         raise ChangedLogError("event 3 was changed")
     with pytest.raises(RunStands), run_stands("r1"):
         raise JournalError("disk full")
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("history",), ("abort", "r1", "--reason", "stop")], ids=lambda words: words[0]
+)  # fmt: skip
+def test_a_log_whose_file_is_damaged_names_the_way_out(tmp_path: Path, words: tuple[str, ...]) -> None:
+    told(tmp_path, HELD_FOR_LOSS).store.close()
+    log = Settings(tmp_path / "estate.yaml").log
+    log.write_bytes(b"\xff" * log.stat().st_size)
+    done = continuity(tmp_path, *words, "--output", "json")
+    assert done.returncode == REFUSED, done.stderr
+    document = json.loads(done.stdout)
+    assert document["error"] == "log damaged"
+    assert document["instead"] == [
+        f"mv {log.parent} {log.parent}.damaged",
+        "continuity adopt --all --by NAME",
+    ]
+    assert "continuity: the log is damaged: " in done.stderr
+    assert "put its last good copy back" in done.stderr
+    assert "Make room" not in done.stderr

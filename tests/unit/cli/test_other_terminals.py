@@ -3,6 +3,7 @@ and the question goes away."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from orchestrator.engine.journal import RUN as RUN_STREAM
 from tests.golden import Logged
 from tests.terminal import Terminal
 from tests.unit.cli.logs import ROOT, RUN, continuity, environment
-from tests.unit.cli.people import ONE, TWO, a_planned_move, asked, begun, with_a_promotion
+from tests.unit.cli.people import ONE, PROMPT, TWO, a_planned_move, asked, begun, with_a_promotion
 
 DONE, HELD, ABORTED = 0, 4, 5
 SECONDS_MAX = 30.0
@@ -78,6 +79,26 @@ def test_a_step_that_is_answered_elsewhere_is_no_longer_asked_for(
     assert confirmed_by(story) == ({ONE: "Bert Kask"} if words[0] == "confirm" else {})
 
 
+def test_who_must_answer_is_shown_what_is_asked_and_not_only_its_title(tmp_path: Path) -> None:
+    """At the question, and wherever somebody else looks at the run."""
+    begun(tmp_path, a_planned_move(asked(ONE)), ordered=True)
+    with driving(tmp_path) as person:
+        assert f"\n{ONE}: {ONE}: {PROMPT}\nType 'confirmed'" in person.said.replace("\r", "")
+        assert f"    {ONE} waits for people: {ONE}: {PROMPT}" in person.said
+        shown = continuity(tmp_path, "status").stdout
+        assert f"  cause: {ONE} waits for people: {ONE}: {PROMPT}\n" in shown
+        assert f"  ✋ {ONE} waiting: {ONE}: {PROMPT}\n" in shown
+        (step,) = json.loads(continuity(tmp_path, "status", "--output", "json").stdout)["run"]["steps"]
+        assert step["asks"] == f"{ONE}: {PROMPT}"
+        assert f"step.waiting {ONE} attempt=1 asks: {ONE}: {PROMPT}\n" in continuity(tmp_path, "watch").stdout
+        events = map(json.loads, continuity(tmp_path, "watch", "--output", "json").stdout.splitlines())
+        assert [each["asks"] for each in events if "asks" in each] == [f"{ONE}: {PROMPT}"]
+        elsewhere(tmp_path, "confirm", RUN, ONE, *BERT)
+        assert over(person) == DONE, person.said
+    (step,) = json.loads(continuity(tmp_path, "status", "--output", "json").stdout)["run"]["steps"]
+    assert step["asks"] is None
+
+
 @pytest.mark.parametrize("first", [ONE, TWO])
 def test_of_two_steps_that_wait_each_may_be_answered_anywhere(tmp_path: Path, first: str) -> None:
     """Bert answers one, asked for just now or not yet; Anna is asked for the other, by name."""
@@ -88,7 +109,7 @@ def test_of_two_steps_that_wait_each_may_be_answered_anywhere(tmp_path: Path, fi
         assert f"{TWO}: two/ask" not in person.said
         elsewhere(tmp_path, "confirm", RUN, first, *BERT)
         until_said(person, f"{first}: answered from another terminal by Bert Kask")
-        until_said(person, f"{other}: {other}\nType 'confirmed' to go on: ")
+        until_said(person, f"{other}: {other}: {PROMPT}\nType 'confirmed' to go on: ")
         person.type("confirmed")
         assert over(person) == DONE, person.said
     assert confirmed_by(story) == {first: "Bert Kask", other: "Anna Tamm"}
@@ -126,7 +147,7 @@ def test_who_accepts_elsewhere_lets_a_run_that_was_taken_up_go_on(tmp_path: Path
     with at_terminal(tmp_path, "resume", RUN) as person:
         assert person.wait_until_asked(SECONDS_MAX) == f"resume {RUN}"
         elsewhere(tmp_path, "accept", RUN, "loss", "--limit", "0", "--reason", "seen", *BERT)
-        until_said(person, f"{ONE}: one/ask\nType 'confirmed' to go on: ")
+        until_said(person, f"{ONE}: one/ask: {PROMPT}\nType 'confirmed' to go on: ")
     assert "loss accepted from another terminal by Bert Kask: seen" in person.said
 
 
@@ -138,7 +159,7 @@ def test_a_pause_elsewhere_is_said_below_the_question_which_stays(tmp_path: Path
         person.type("confirmed")
         elsewhere(tmp_path, "resume", RUN, *BERT)
         until_said(person, "resumed from another terminal by Bert Kask")
-        until_said(person, f"{TWO}: two/ask\nType 'confirmed' to go on: ")
+        until_said(person, f"{TWO}: two/ask: {PROMPT}\nType 'confirmed' to go on: ")
         person.type("confirmed")
         assert over(person) == DONE, person.said
 
@@ -169,9 +190,9 @@ def test_who_declines_is_asked_again_only_when_something_went_on(tmp_path: Path)
     story = begun(tmp_path, a_planned_move(asked(ONE), asked(TWO)), ordered=True)
     with driving(tmp_path) as person:
         person.type("\x04")
-        until_said(person, f"{TWO}: two/ask\nType 'confirmed' to go on: ")
+        until_said(person, f"{TWO}: two/ask: {PROMPT}\nType 'confirmed' to go on: ")
         person.type("confirmed")
-        until_said(person, f"{ONE}: one/ask\nType 'confirmed' to go on: ")
+        until_said(person, f"{ONE}: one/ask: {PROMPT}\nType 'confirmed' to go on: ")
         person.wait_until_asked(SECONDS_MAX)
         for _ in range(3):
             assert person.wait_until_asked(SECONDS_MAX) == "confirmed"

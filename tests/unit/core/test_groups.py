@@ -126,7 +126,7 @@ def test_a_site_that_is_kept_within_anothers_epoch_breaks_the_stream() -> None:
 @pytest.mark.parametrize("keep", ["home", "embassy"])
 def test_people_decide_nothing_of_a_group_that_a_run_holds(keep: str) -> None:
     held = [*ABROAD, replace(CLAIMED, at=at(7), run="r2")]
-    broken = ["a-held-group-is-not-resolved: g is held by run r2"]
+    broken = ["a-held-group-is-not-resolved: g is claimed by run r2"]
     assert breaks_of("g", [*held, replace(RESERVED, keep=keep)]) == broken
     assert breaks_of("g", [*held, replace(KEPT, keep=keep)]) == broken
     assert breaks_of("g", [*held, events.GroupReleased(at(8), "g", "r2", "partial"), RESERVED, KEPT]) == []

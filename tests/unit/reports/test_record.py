@@ -290,3 +290,53 @@ def test_the_time_in_which_nobody_drove_makes_no_step_the_longest() -> None:
         "longest: db/stop 2.000 s",
         "longest: db/promote 1.000 s, and up to 100.000 s in which nobody drove",
     ]
+
+
+def seconds(*history: events.RunEvent) -> float | None:
+    """How long ``db/stop`` took, by the record."""
+    steps = told(a_moved(), up(0), *order(1), *history)["steps"]
+    (found,) = [step["seconds"] for step in steps if step["id"] == "db/stop"]
+    return found  # type: ignore[no-any-return]
+
+
+TOOK_HALF_A_SECOND = did("db/stop", 3)
+LOST = (events.StepStarted(at(3), "db/stop", 1), events.StepUnknown(at(4), "db/stop", 1, "connection lost"))
+
+
+def looked(at_seconds: float, finding: str, **more: Any) -> events.StepResolved:
+    return events.StepResolved(at(at_seconds), "db/stop", 1, 1, finding, **more)
+
+
+@pytest.mark.parametrize(
+    ("history", "wanted"),
+    [
+        (TOOK_HALF_A_SECOND, 0.5),
+        ((*TOOK_HALF_A_SECOND, events.AbortAsked(at(8), "ann", "enough", leave_closed=False),
+          events.StepUndoStarted(at(9), "db/stop", 1), events.StepUndone(at(60), "db/stop", 1)), 0.5),
+        ((*TOOK_HALF_A_SECOND, events.StepReopened(at(20), "db/stop", "too old"), looked(21, "done")), 0.5),
+        ((events.StepStarted(at(3), "db/stop", 1),), None),
+        (LOST, 1.0),
+        ((*LOST, looked(5, "running", again_in_ms=10), looked(7, "done")), 4.0),
+        ((*LOST, looked(5, "cannot-tell", people=True)), 2.0),
+        ((*LOST, looked(5, "cannot-tell", people=True), events.StepRetried(at(9), "db/stop", "ann"),
+          looked(10, "done")), 7.0),
+        ((*LOST, looked(5, "not-done"), events.StepStarted(at(6), "db/stop", 2),
+          events.StepSucceeded(at(6.25), "db/stop", 2, {})), 0.25),
+    ],
+)  # fmt: skip
+def test_a_step_took_what_its_last_attempt_took(
+    history: tuple[events.RunEvent, ...], wanted: float | None
+) -> None:
+    """Its undo and a later look at it are no part of that."""
+    assert seconds(*history) == wanted
+
+
+def test_what_is_declared_to_be_without_backup_is_no_failure_and_is_said() -> None:
+    said = "no backup at embassy: the archiver of db is declared absent"
+    plan = a_moved(a_step("db/aftercare", Role.ORDINARY, mutates=False))
+    history = (up(1), *order(2), *did("db/aftercare", 3, evidence={"unprotected": said}))
+    run = journal_of(plan, *history).load("r1").run
+    for text in (told_as_text(plan, *history), run_text(run, 0)):
+        assert f"  unprotected: {said}" in text.splitlines()
+    assert told(plan, *history)["unprotected"] == run_document(run, 0)["unprotected"] == [said]
+    assert told(plan, up(1), *order(2))["unprotected"] == []
