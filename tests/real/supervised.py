@@ -18,6 +18,9 @@ from orchestrator.errors import PermanentError, TransientError
 from tests.waiting import until
 
 START_SECONDS_MAX = 15.0
+END_SECONDS_MAX = (
+    15.0  # a signal that meets a unit between fork and exec is lost, and supervisor waits 10 s for it
+)
 SLEEPER = f"{sys.executable} -c 'import time; time.sleep(600)'"
 STUBBORN = f"{sys.executable} -c 'import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)'"
 
@@ -112,7 +115,7 @@ def a_supervisor(folder: Path) -> Iterator[Lab]:
                     os.kill(pid, signal.SIGKILL)
         process.terminate()
         try:
-            process.wait(5)
+            process.wait(END_SECONDS_MAX)
         finally:
             process.kill()
             process.wait()
