@@ -46,5 +46,6 @@ ACTIONS: Mapping[str, str] = {
     "service.inspect": "orchestrator.actions.service:Inspect",
     "service.ready": "orchestrator.actions.service:Ready",
     "service.start": "orchestrator.actions.service:Start",
+    "service.status": "orchestrator.actions.service:Status",
     "service.stop": "orchestrator.actions.service:Stop",
 }

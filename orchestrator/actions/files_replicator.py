@@ -46,7 +46,7 @@ class StopReplicator:
     """Take no new documents where they are published, stop the replicator there and see its process gone."""
 
     kind: ClassVar[str] = "files.stop-replicator"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 2: an undo gives back what ran before this run, no more and no less
     params: ClassVar[type[Any]] = StopReplicatorParams
     idempotent: ClassVar[bool] = True
     mutates: ClassVar[bool] = True
@@ -70,7 +70,7 @@ class StopReplicator:
         return Description(tuple(commands), tuple(touches), Undo.UNDO, tuple(undo))
 
     def load(self, context: Context[StopReplicatorParams]) -> None:
-        from orchestrator.drivers import files_host, files_keep_host, supervisor  # noqa: F401
+        from orchestrator.drivers import files_host, files_keep_host, ran_before, supervisor  # noqa: F401
 
         supervisor.manager_of(context.parts.hosts[context.params.host])
 
@@ -152,7 +152,7 @@ class StopReplicator:
                 return Unknown(answer["message"])
 
     def _stop(self, context: Context[StopReplicatorParams]) -> Outcome:
-        from orchestrator.drivers import files_host, files_keep_host, supervisor
+        from orchestrator.drivers import files_host, files_keep_host, ran_before, supervisor
 
         params = context.params
         context.record(f"{params.host}: stop {params.unit}")
@@ -160,7 +160,7 @@ class StopReplicator:
             manager = supervisor.manager_of(context.parts.hosts[params.host])
             bound = min(SCRIPT_SECONDS_MAX, context.seconds_left())
             before = supervisor.state(manager, params.unit, context.secrets, timeout_seconds=bound)
-            ran_before = _remember(context, ran=bool(before.pid))
+            was_running = ran_before.note(context, bool(before.pid))
             now = supervisor.stop(manager, params.unit, context.secrets, context.seconds_left())
             seen: dict[str, Any] = {}
             if before.pid:
@@ -176,7 +176,7 @@ class StopReplicator:
         except PermanentError as error:
             return Failed(str(error))
         more: dict[str, Any] = {
-            "ran_before": ran_before, "pid_before": before.pid, "boot": seen.get("boot", ""),
+            "ran_before": was_running, "pid_before": before.pid, "boot": seen.get("boot", ""),
         }  # fmt: skip
         return Succeeded(
             _stopped(params, now.name, more | ({"mode": files_host.CLOSED} if params.published else {}))
@@ -184,14 +184,16 @@ class StopReplicator:
 
     def undo(self, context: Context[StopReplicatorParams]) -> Outcome:
         """A replicator that did not run before this run must not begin to write over what is published."""
+        from orchestrator.drivers import ran_before
+
         params = context.params
         if not params.follows and (problem := self._close(context, undo=True)):
             return problem
         try:
-            ran_before = _remember(context, ran=None)
+            was_running = ran_before.asked(context)
         except (ContinuityError, TimeoutError) as error:
             return Failed(str(error), retryable=not isinstance(error, PermanentError))
-        if not ran_before:
+        if not was_running:
             return Succeeded({"host": params.host, "unit": params.unit, "ran_before": False})
         return _start(params.host, params.unit, context)
 
@@ -214,7 +216,7 @@ class StartReplicator:
     """Start the replicator of the other direction and wait until both sites have an equal manifest."""
 
     kind: ClassVar[str] = "files.start-replicator"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 2: an undo gives back what ran before this run, no more and no less
     params: ClassVar[type[Any]] = StartReplicatorParams
     idempotent: ClassVar[bool] = True
     mutates: ClassVar[bool] = True
@@ -230,10 +232,11 @@ class StartReplicator:
                 f"until {params.host}:{params.manifest} equals {params.source_host}:{params.source_manifest}"
             )
             touches.append(_touch(params.source_host, parts))
-        return Description(tuple(commands), tuple(touches), Undo.UNDO, (f"{where}: stop {params.unit}",))
+        undo = f"{where}: stop {params.unit} unless it ran before"
+        return Description(tuple(commands), tuple(touches), Undo.UNDO, (undo,))
 
     def load(self, context: Context[StartReplicatorParams]) -> None:
-        from orchestrator.drivers import files_host, supervisor, waiting  # noqa: F401
+        from orchestrator.drivers import files_host, ran_before, supervisor, waiting  # noqa: F401
 
         waiting.load()
         supervisor.manager_of(context.parts.hosts[context.params.host])
@@ -286,8 +289,9 @@ class StartReplicator:
         try:
             if refusal := self._refusal(context):
                 return Failed(refusal)
+            self._note(context)
         except (ContinuityError, TimeoutError) as error:  # nothing was started
-            return Failed(str(error), retryable=not isinstance(error, PermanentError))
+            return Failed(str(error), retryable=isinstance(error, TransientError | TimeoutError))
         outcome = _start(params.host, params.unit, context)
         if not isinstance(outcome, Succeeded):
             return outcome
@@ -299,22 +303,35 @@ class StartReplicator:
             return Succeeded(found.evidence)
         return Failed(f"{params.unit} runs, but {found.reason}", retryable=True)
 
+    def _note(self, context: Context[StartReplicatorParams]) -> None:
+        """Whether the replicator runs before this run starts it, for the undo."""
+        from orchestrator.drivers import ran_before, supervisor
+
+        params = context.params
+        _need_password(params.host, context)
+        manager = supervisor.manager_of(context.parts.hosts[params.host])
+        bound = min(SCRIPT_SECONDS_MAX, context.seconds_left())
+        now = supervisor.state(manager, params.unit, context.secrets, timeout_seconds=bound)
+        ran_before.note(context, now.name in supervisor.RUNS)
+
     def undo(self, context: Context[StartReplicatorParams]) -> Outcome:
-        from orchestrator.drivers import supervisor
+        """A replicator that ran before this run goes on: without it the next loss of the other side loses documents."""
+        from orchestrator.drivers import ran_before, supervisor
 
         params = context.params
         try:
-            supervisor.stop(
-                supervisor.manager_of(context.parts.hosts[params.host]),
-                params.unit,
-                context.secrets,
-                context.seconds_left(),
-            )
+            was_running = ran_before.asked(context)
+            if was_running is not False:
+                return Succeeded({"unit": params.unit, "ran_before": was_running})
+            _need_password(params.host, context)
+            context.record(f"{params.host}: stop {params.unit}")
+            manager = supervisor.manager_of(context.parts.hosts[params.host])
+            supervisor.stop(manager, params.unit, context.secrets, context.seconds_left())
         except TimeoutError as error:
             return Unknown(str(error))
         except ContinuityError as error:
             return Failed(str(error), retryable=isinstance(error, TransientError))
-        return Succeeded({"unit": params.unit})
+        return Succeeded({"unit": params.unit, "ran_before": False})
 
     def _digests(self, context: Context[StartReplicatorParams]) -> tuple[str, str]:
         """The manifests' digests at host and source; equal ones only count when there is a manifest."""
@@ -363,20 +380,6 @@ def _script(context: Context[Any], script: Any, arguments: dict[str, Json]) -> A
     connection = context.hosts.connect(context.parts.hosts[context.params.host])
     bound = min(SCRIPT_SECONDS_MAX, context.seconds_left())
     return connection.call(script, arguments, timeout_seconds=bound)
-
-
-def _remember(context: Context[StopReplicatorParams], *, ran: bool | None) -> bool:
-    """Did the replicator run before this run's first stop? The host remembers it: an attempt whose end
-    nobody learnt of may have stopped it. ``ran``: what is seen now, None to ask only."""
-    from orchestrator.drivers import files_keep_host
-
-    params = context.params
-    host = context.parts.hosts[params.host]
-    folder = host.run_directory or params.directory.rstrip("/").rpartition("/")[0]
-    arguments: dict[str, Json] = {
-        "path": f"{folder}/{params.unit}.before", "run": context.run, "step": context.step, "ran": ran,
-    }  # fmt: skip
-    return bool(_script(context, files_keep_host.remember, arguments)["ran"])
 
 
 def _endpoint(host: str, parts: Parts) -> str:

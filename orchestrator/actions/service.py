@@ -1,5 +1,6 @@
 """Decides how a site's processes are started, stopped, looked at and found ready, through the host's manager
-(``service.start``, ``service.stop``, ``service.inspect``, ``service.ready``); must never keep a connection to it.
+(``service.start``, ``service.stop``, ``service.status``, ``service.inspect``, ``service.ready``); must never keep a
+connection to it, nor take back what a run did not do.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = (0.005, 0.05, 1.5)
 EXCHANGE_SECONDS_MAX = 1.0
 LOOK_SECONDS_MAX = 1.0  # of a look before the order
+DOWN = ("stopped", "exited", "fatal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +40,28 @@ class UnitParams:
 
 
 class _Unit:
-    """What start and stop share: one order to the host's manager, and its opposite as undo."""
+    """What start and stop share: one order to the host's manager, and its opposite as undo where the unit was not
+    already as ordered. A run that stopped nothing must start nothing when it is taken back."""
 
     order: ClassVar[Literal["start", "stop"]]
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 2: an undo gives back what ran before this run, no more and no less
     params: ClassVar[type[Any]] = UnitParams
     idempotent: ClassVar[bool] = True
     mutates: ClassVar[bool] = True
 
     def describe(self, params: UnitParams, parts: Parts) -> Description:
         host = parts.hosts[params.host]
-        opposite = "stop" if self.order == "start" else "start"
         endpoint = _endpoint(host)
+        taken_back = f"stop {params.unit} unless" if self.order == "start" else f"start {params.unit} if"
         return Description(
             (f"{endpoint}: {self.order} {params.unit}",),
             (Touch(host.site, endpoint),),
             Undo.UNDO,
-            (f"{endpoint}: {opposite} {params.unit}",),
+            (f"{endpoint}: {taken_back} it ran before",),
         )
 
     def load(self, context: Context[UnitParams]) -> None:
-        from orchestrator.drivers import supervisor
+        from orchestrator.drivers import ran_before, supervisor  # noqa: F401
 
         supervisor.need_password(
             supervisor.manager_of(context.parts.hosts[context.params.host]), context.secrets
@@ -76,7 +79,7 @@ class _Unit:
             )
         except ContinuityError as error:
             return Finding(FindingKind.CANNOT_TELL, str(error))
-        done = ("running",) if self.order == "start" else ("stopped", "exited", "fatal")
+        done = ("running",) if self.order == "start" else DOWN
         if now.name in done:
             return Finding(FindingKind.DONE, "", _evidence(context.params, now))
         return Finding(FindingKind.NOT_DONE, f"{context.params.unit} is {now.name}")
@@ -85,16 +88,29 @@ class _Unit:
         return self._give(context, self.order)
 
     def undo(self, context: Context[UnitParams]) -> Outcome:
-        return self._give(context, "stop" if self.order == "start" else "start")
+        from orchestrator.drivers import ran_before
+
+        params = context.params
+        try:
+            ran = ran_before.asked(context)
+        except (ContinuityError, TimeoutError) as error:
+            return Failed(str(error), retryable=not isinstance(error, PermanentError))
+        if ran is None or ran is (self.order == "start"):
+            return Succeeded({"host": params.host, "unit": params.unit, "ran_before": ran})
+        return self._give(context, "start" if ran else "stop")
 
     def _give(self, context: Context[UnitParams], order: Literal["start", "stop"]) -> Outcome:
-        from orchestrator.drivers import supervisor
+        from orchestrator.drivers import ran_before, supervisor
 
         unit = context.params.unit
         give = supervisor.start if order == "start" else supervisor.stop
         try:
             manager = supervisor.manager_of(context.parts.hosts[context.params.host])
             supervisor.need_password(manager, context.secrets)
+            if order == self.order:  # the order is not given before it is known what would take it back
+                left = min(LOOK_SECONDS_MAX, context.seconds_left())
+                before = supervisor.state(manager, unit, context.secrets, timeout_seconds=left)
+                ran_before.note(context, before.name in supervisor.RUNS)
             context.record(f"{context.params.host}: {order} {unit}")
             now = give(manager, unit, context.secrets, context.seconds_left())
         except TimeoutError as error:
@@ -118,6 +134,63 @@ class Stop(_Unit):
 
     kind: ClassVar[str] = "service.stop"
     order: ClassVar[Literal["start", "stop"]] = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class StatusParams:
+    """``state``: what the unit must be; one that ended by itself, or that its manager gave up, is stopped, too."""
+
+    host: HostRef
+    unit: UnitName
+    state: Literal["running", "stopped"] = "running"
+
+
+class Status:
+    """Is a unit running, or stopped, as it should be now? It looks once and changes nothing."""
+
+    kind: ClassVar[str] = "service.status"
+    version: ClassVar[int] = 1
+    params: ClassVar[type[Any]] = StatusParams
+    idempotent: ClassVar[bool] = True
+    mutates: ClassVar[bool] = False
+
+    def describe(self, params: StatusParams, parts: Parts) -> Description:
+        endpoint = _endpoint(parts.hosts[params.host])
+        command = f"{endpoint}: {params.unit} is {params.state}"
+        return Description((command,), (Touch(parts.hosts[params.host].site, endpoint),), Undo.NONE_NEEDED)
+
+    def load(self, context: Context[StatusParams]) -> None:
+        from orchestrator.drivers import supervisor  # noqa: F401
+
+    def check(self, context: Context[StatusParams]) -> Finding:
+        match self.execute(context):
+            case Succeeded(evidence):
+                return Finding(FindingKind.DONE, "", evidence)
+            case Failed(message) | Unknown(message):
+                return Finding(FindingKind.NOT_DONE, message)
+
+    def execute(self, context: Context[StatusParams]) -> Outcome:
+        from orchestrator.drivers import supervisor
+
+        params = context.params
+        context.record(f"{params.host}: state of {params.unit}")
+        try:
+            manager = supervisor.manager_of(context.parts.hosts[params.host])
+            left = min(LOOK_SECONDS_MAX, context.seconds_left())
+            now = supervisor.state(manager, params.unit, context.secrets, timeout_seconds=left)
+        except ContinuityError as error:
+            return Failed(
+                f"{params.unit} on {params.host}: {error}", retryable=isinstance(error, TransientError)
+            )
+        evidence = _evidence(params, now)
+        if now.name in (("running",) if params.state == "running" else DOWN):
+            return Succeeded(evidence)
+        why = f" ({now.detail})" if now.detail else ""
+        text = f"{params.unit} on {params.host} is {now.name}{why}, not {params.state}"
+        return Failed(text, retryable=True, evidence=evidence)
+
+    def undo(self, context: Context[StatusParams]) -> Outcome:
+        return Succeeded()
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +346,7 @@ class Ready:
         return "; ".join(problems), {"unit": params.unit, "status": answer.status, "address": answer.address}
 
 
-def _evidence(params: UnitParams | InspectParams, now: supervisor.UnitState) -> dict[str, Any]:
+def _evidence(params: UnitParams | StatusParams | InspectParams, now: supervisor.UnitState) -> dict[str, Any]:
     return {"host": params.host, "unit": params.unit, "state": now.name, "pid": now.pid}
 
 

@@ -139,12 +139,13 @@ class Service:
         )  # fmt: skip
 
     def _stop(self, site: str, stage: Stage) -> Iterator[Draft]:
+        """Never taken back: this side has not the epoch, whatever becomes of the run."""
         for host in self.at.get(site, ()):
             yield Draft(
                 f"stop-{host}", stage, Role.ORDINARY, f"stop {self.unit} on {host}",
                 f"it is cold: it runs only where it serves, and {site} does not serve it",
                 "service.stop", {"host": host, "unit": self.unit}, STOP_MS, (), AUTHORISED,
-                best_effort=True, retry=STANDARD_RETRY,
+                best_effort=True, retry=STANDARD_RETRY, undo=Undo.NONE_NEEDED,
             )  # fmt: skip
 
     def _ready(self, placed: Placed, host: str) -> Iterator[Draft]:

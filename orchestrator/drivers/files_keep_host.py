@@ -1,5 +1,4 @@
-"""Decides how documents that one side alone holds are kept aside on their own host, and how a host remembers what
-ran there before a run; must never delete a document.
+"""Decides how documents that one side alone holds are kept aside on their own host; must never delete a document.
 
 HostScripts: standard library only, nothing of orchestrator, JSON in and out. What is kept lies in a folder of
 its own, whole or under a name that ends in ``.partial``; a second try goes on where the first one ended.
@@ -75,24 +74,6 @@ def look(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
     return {
         "rows": [json.loads(line) for line in text.split("\n") if line]
     }  # names hold what others end lines by
-
-
-def remember(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:
-    """What ran before a run's step first stopped it: {ran}, null where that was never noted.
-
-    Arguments: path, run, step, ran (null: only ask). The first that a run notes of a step stands.
-    """
-    path, run, step = Path(arguments["path"]), str(arguments["run"]), str(arguments["step"])
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    noted = known.get("steps", {}) if known.get("run") == run else {}
-    if arguments["ran"] is not None and step not in noted:
-        noted = {**noted, step: bool(arguments["ran"])}
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        coming = path.with_name(path.name + ".new")
-        _write(coming, json.dumps({"run": run, "steps": noted}, sort_keys=True) + "\n")
-        os.replace(coming, path)
-        _sync(path.parent)
-    return {"ran": noted.get(step)}
 
 
 def process(arguments: Mapping[str, Any], /) -> Mapping[str, Any]:

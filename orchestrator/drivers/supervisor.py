@@ -29,6 +29,9 @@ _STARTED = (_ALREADY_STARTED, _SPAWN_ERROR)
 
 StateName = Literal["running", "stopped", "starting", "stopping", "exited", "fatal", "unknown"]
 
+RUNS: frozenset[StateName] = frozenset({"running", "starting"})
+"""It runs, or its manager is about to start it (again)."""
+
 _STATES: dict[int, StateName] = {
     0: "stopped",
     10: "starting",

@@ -138,8 +138,21 @@ def name_back(call: Call) -> Outcome:
 # --- units and documents ----------------------------------------------------------------------
 
 
+def turn_unit(call: Call, *, on: bool) -> Outcome:
+    call.remember(call.world.runs(call.text("host"), call.text("unit")))
+    call.world.units[call.text("host"), call.text("unit")] = on
+    return Succeeded()
+
+
 def start_unit(call: Call) -> Outcome:
-    call.world.units[call.text("host"), call.text("unit")] = True
+    return turn_unit(call, on=True)
+
+
+def unit_back(call: Call) -> Outcome:
+    """As it was before this run; what the run did not change stays."""
+    ran = call.remembered()
+    if ran is not None:
+        call.world.units[call.text("host"), call.text("unit")] = ran
     return Succeeded()
 
 
@@ -148,8 +161,7 @@ def check_started(call: Call) -> Finding:
 
 
 def stop_unit(call: Call) -> Outcome:
-    call.world.units[call.text("host"), call.text("unit")] = False
-    return Succeeded()
+    return turn_unit(call, on=False)
 
 
 def check_stopped(call: Call) -> Finding:
@@ -160,6 +172,12 @@ def ready(call: Call) -> Answer:
     if call.world.runs(call.text("host"), call.text("unit")):
         return Succeeded()
     return Failed("not ready within its time", retryable=True)
+
+
+def unit_status(call: Call) -> Answer:
+    runs = call.world.runs(call.text("host"), call.text("unit"))
+    is_so = runs == (call.text("state") != "stopped")
+    return Succeeded() if is_so else Failed("it is not so", retryable=True)
 
 
 def inspect_unit(call: Call) -> Answer:
@@ -218,8 +236,10 @@ def replicate_again(call: Call) -> Outcome:
     return Succeeded()
 
 
-def replicate_no_more(call: Call) -> Outcome:
-    documents(call).replicates = False
+def replicate_as_before(call: Call) -> Outcome:
+    """One that ran before this run goes on."""
+    here, ran_before = documents(call), call.remembered()
+    here.replicates = here.replicates if ran_before is None else ran_before
     return Succeeded()
 
 
@@ -237,6 +257,7 @@ def start_replicator(call: Call) -> Answer:
         return Failed(f"{call.text('host')} still takes new documents")
     if here.mode == "full":
         call.world.blame("one-writer", f"{call.step.id} copies over what {call.text('host')} publishes")
+    call.remember(here.replicates)
     here.replicates = True
     if not call.world.answers(source):
         return Failed(f"{source} does not answer", retryable=True)
@@ -355,7 +376,7 @@ KINDS: Mapping[str, Kind] = {
     "files.measure": Kind(documents_as_of, never_seen, mutates=False),
     "files.publish": Kind(publish, check_published, publish_back, undo=Undo.UNDO),
     "files.start-replicator": Kind(
-        start_replicator, lambda call: found(documents(call).replicates), replicate_no_more, undo=Undo.UNDO
+        start_replicator, lambda call: found(documents(call).replicates), replicate_as_before, undo=Undo.UNDO
     ),
     "files.stop-replicator": Kind(stop_replicator, check_replicator_stopped, replicate_again, undo=Undo.UNDO),
     "files.verify": Kind(command, looked_again(command), mutates=False),
@@ -365,6 +386,7 @@ KINDS: Mapping[str, Kind] = {
     "manual.confirm": Kind(command, cannot_tell, idempotent=False, undo=NO_RETURN),
     "service.inspect": Kind(inspect_unit, looked_again(inspect_unit), mutates=False, asks_hosts=False),
     "service.ready": Kind(ready, looked_again(ready), mutates=False),
-    "service.start": Kind(start_unit, check_started, stop_unit, undo=Undo.UNDO, milliseconds=30),
-    "service.stop": Kind(stop_unit, check_stopped, start_unit, undo=Undo.UNDO, milliseconds=30),
+    "service.start": Kind(start_unit, check_started, unit_back, undo=Undo.UNDO, milliseconds=30),
+    "service.status": Kind(unit_status, looked_again(unit_status), mutates=False),
+    "service.stop": Kind(stop_unit, check_stopped, unit_back, undo=Undo.UNDO, milliseconds=30),
 }

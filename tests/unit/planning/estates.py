@@ -161,8 +161,10 @@ def synthetic() -> Books:
 def _estate() -> Estate:
     someone = Credentials("someone", PASSWORD)
     manager = Manager("supervisor", "http://${host.address}:9001/", "someone", PASSWORD)
-    sites = {"a1": "home", "a2": "home", "b1": "embassy", "b2": "embassy", "bmc": "embassy"}
-    addresses = {"a1": "10.1.0.1", "a2": "10.1.0.2", "b1": "10.2.0.1", "b2": "10.2.0.2", "bmc": "10.2.0.9"}
+    sites = {"a1": "home", "a2": "home", "b1": "embassy", "b2": "embassy", "bmc": "embassy", "w1": "vantage"}
+    addresses = {
+        "a1": "10.1.0.1", "a2": "10.1.0.2", "b1": "10.2.0.1", "b2": "10.2.0.2", "bmc": "10.2.0.9", "w1": "10.3.0.1",
+    }  # fmt: skip
     hosts = {
         name: Host(name, site, addresses[name], run_directory=f"/run/{name}", manager=manager)
         for name, site in sites.items()
@@ -288,6 +290,10 @@ def _archive() -> Runbook:
         ),
         depends_on=("names",),
         modes=("read-only", "full"),
+        steps=(
+            OwnStep("see the index", "service.status", 5_000, "none-needed", {"host": "w1", "unit": "index"},
+                    after=Stage.COMMIT),
+        ),
         done_when=DoneWhen(http=(DoneHttp("http://archive.example/"),)),
     )  # fmt: skip
 

@@ -84,7 +84,7 @@ def test_a_failover_is_proven_to_need_nothing_at_the_lost_site() -> None:
 def test_a_wrong_argument_is_a_compile_error_that_names_component_and_argument() -> None:
     steps = SYNTHETIC.runbooks["citizens"].steps
     wrong = replace(steps[1], with_={"methd": "POST"})
-    citizens = replace(SYNTHETIC.runbooks["citizens"], steps=(steps[0], wrong, steps[2]))
+    citizens = replace(SYNTHETIC.runbooks["citizens"], steps=(steps[0], wrong, *steps[2:]))
     with pytest.raises(InputError) as caught:
         plan_of(replace(SYNTHETIC, runbooks={**SYNTHETIC.runbooks, "citizens": citizens}), FAILOVER)
     (problem,) = caught.value.problems

@@ -181,7 +181,7 @@ def test_the_document_says_the_same(night: estates.Night) -> None:
         assert "${" not in str(step["action"]["commands"])
     touched = {t.endpoint for step in plan.steps.values() for t in step.action.touches}
     assert {place for places in document["endpoints"].values() for place in places} == touched
-    assert set(document["endpoints"]) <= {"home", "embassy", ANYWHERE}
+    assert set(document["endpoints"]) <= {"home", "embassy", "vantage", ANYWHERE}
     points = {s.id for s in plan.steps.values() if s.action.undo is Undo.POINT_OF_NO_RETURN}
     assert set(document["points_of_no_return"]) == points
 
