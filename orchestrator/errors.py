@@ -7,6 +7,7 @@ ContinuityError
 ├── ConflictError       somebody appended first: read again and decide again
 ├── JournalError        the log cannot be read or written, or its chain is broken
 │   ├── ChangedLogError it is not what was written
+│   ├── NewerPlanError  a plan in it was made by a later version
 │   └── DamagedLogError its file is no database any more
 ├── TransientError      a read or a connection that may succeed if tried again
 ├── PermanentError      trying again cannot help
