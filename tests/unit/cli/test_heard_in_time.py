@@ -183,7 +183,7 @@ def test_a_driver_that_asks_people_hears_an_order_at_once(tmp_path: Path) -> Non
     driver_ms, bare_ms = [], []
     with bare_reader(tmp_path, RunState.HELD) as bare, driving(tmp_path) as person:
         for number in range(ROUNDS):
-            title = f"{names[number]}: {names[number]}\n"
+            title = f"{names[number]}: "
             until(
                 lambda text=title: person.read() and "Type 'confirmed'" in person.said.partition(text)[2],
                 title,
