@@ -38,7 +38,7 @@ from tests.faults.rounds import (
 )
 from tests.interrupt.drivers import drivers_for
 
-pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 NAME = "faults"
 WAITS = (CRASH, CRASH, HANG, HANG, CUT, CUT, RETURNS, RETURNS, DECLARED)
