@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import append, big, calm, limit, moves, show, start, steps
+from bench import append, big, calm, limit, moves, probe, show, start, steps
 from bench.figures import Figure
 from bench.moves import Played
 from orchestrator.errors import ContinuityError
@@ -22,6 +22,7 @@ MICRO: dict[str, Callable[..., list[Figure]]] = {
     "compile": big.measure_compile,
     "fold": big.measure_fold,
     "status": start.measure,
+    "probe": probe.measure,
 }
 IN_THE_LAB = ("failover", "failback", "switch", "ansible")
 PAIRS = 15
@@ -106,7 +107,10 @@ def _parse(words: Sequence[str]) -> Asked:
     parser.add_argument(
         "--limit",
         type=Path,
-        help="a folder with other hand-made scripts of the same moves, to be paired with too",
+        metavar="FOLDER",
+        help="a folder with other hand-made scripts of the same moves, which are no part of this project: without it "
+        "nothing here checks that our own moves by hand are quick (within "
+        f"{limit.RATIO_MAX:g} x of theirs)",
     )
     parser.add_argument("--results", type=Path, default=show.RESULTS, help="where the document is kept")
     parser.add_argument(

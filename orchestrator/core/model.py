@@ -302,7 +302,8 @@ class Runbook:
     """What one service is made of; how it moves is derived.
 
     ``tier``: how important it is, 0 first. Where not all steps can go on at once the lowest tier goes first, and
-    for a moment the others give way to the first write of the lowest tier that holds state.
+    for a moment the others give way to the first write of the lowest tier that holds state. ``client_timeout``: the
+    longest that a client waits on a connection that nobody answers; the plan states it beside the expected time.
     """
 
     name: str
@@ -314,6 +315,7 @@ class Runbook:
     depends_on: tuple[ServiceRef, ...] = ()
     reachable_from: tuple[ServiceRef, ...] = ()  # needs of other sites that may stay where they are
     modes: tuple[Literal["read-only", "limited-write", "full"], ...] = ("full",)
+    client_timeout_ms: Milliseconds = 0
     steps: tuple[OwnStep, ...] = ()
     done_when: DoneWhen = field(default_factory=DoneWhen)
 

@@ -203,6 +203,7 @@ class ServiceFacts:
     rto_ms: int
     rpo_ms: int
     mtpd_ms: int
+    client_timeout_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

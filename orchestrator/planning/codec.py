@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.core.plan import PLAN_SCHEMA, Plan, Step
 from orchestrator.core.values import Json
-from orchestrator.errors import NewerPlanError
+from orchestrator.errors import InputError, NewerPlanError
 from orchestrator.planning.bind import converter
 
 _SCALARS = frozenset({str, int, bool, type(None)})
@@ -80,14 +80,19 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
 
 
 def plan_from_json(data: Mapping[str, Any]) -> Plan:
-    """The plan behind ``plan_to_json``. NewerPlanError for a schema that this program cannot read."""
+    """The plan behind ``plan_to_json``. NewerPlanError for what this program cannot read."""
     if data["schema"] > PLAN_SCHEMA:
         raise NewerPlanError(
             f"a plan of schema {data['schema']} lies in this log; this program reads up to {PLAN_SCHEMA}: "
             "install a newer one"
         )
     step = converter(Step)
-    steps = [step(entry, "step") for entry in data["steps"]]
     rest = {key: value for key, value in data.items() if key != "steps"}
-    plan: Plan = converter(Plan)({**rest, "steps": {}}, "plan")
+    try:
+        steps = [step(entry, "step") for entry in data["steps"]]
+        plan: Plan = converter(Plan)({**rest, "steps": {}}, "plan")
+    except InputError as error:  # a later version says more, and nobody may act on half of it
+        raise NewerPlanError(
+            f"a plan in this log is not one that this program reads ({error}): install a newer one"
+        ) from error
     return dataclasses.replace(plan, steps={made.id: made for made in steps})

@@ -145,8 +145,9 @@ def _databases(
 def _facts(placed: Placed) -> ServiceFacts:
     r, goals = placed.runbook, placed.runbook.objectives
     return ServiceFacts(
-        r.name, placed.move.group, r.tier, r.owner, r.legal_basis, goals.rto_ms, goals.rpo_ms, goals.mtpd_ms
-    )
+        r.name, placed.move.group, r.tier, r.owner, r.legal_basis, goals.rto_ms, goals.rpo_ms, goals.mtpd_ms,
+        r.client_timeout_ms,
+    )  # fmt: skip
 
 
 # --- drafts -----------------------------------------------------------------------------------

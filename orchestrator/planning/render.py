@@ -141,7 +141,7 @@ def _services(plan: Plan, expected: Mapping[str, int | None]) -> Iterator[str]:
         rto, rpo, mtpd = (duration_text(goal) if goal else "0" for goal in goals)
         yield f"      objectives: RTO {rto}, RPO {rpo}, MTPD {mtpd}"
         if _moves(plan):
-            yield f"      {_duration(facts, times.get(facts.name), span)}{_names(kept.get(facts.name, 0))}"
+            yield f"      {_duration(facts, times.get(facts.name), span)}{_clients(facts, kept.get(facts.name, 0))}"
             yield from _longest_step(times.get(facts.name), expected)
 
 
@@ -157,8 +157,12 @@ def _longest_step(found: Expectation | None, expected: Mapping[str, int | None])
         yield f"      slowest step on the way: {step}, {duration_text(slowest)}"
 
 
-def _names(kept_ms: int) -> str:
-    return f"; names that clients hold already: up to {duration_text(kept_ms)} more" if kept_ms else ""
+def _clients(facts: ServiceFacts, kept_ms: int) -> str:
+    """What clients may still wait for when the service has been proven to serve."""
+    names = f"; names that clients hold already: up to {duration_text(kept_ms)} more" if kept_ms else ""
+    waits = facts.client_timeout_ms
+    hanging = f"; a client that waits for the old side: up to {duration_text(waits)} more" if waits else ""
+    return names + hanging
 
 
 def _duration(facts: ServiceFacts, expected: Expectation | None, span: str) -> str:

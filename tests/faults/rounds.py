@@ -164,7 +164,7 @@ class Player:
         load = traffic.start(self.lab, traffic.Load(writers=chance.randint(8, 12), pause_ms=PAUSE_MS))
         ledger = Reader([load.ledger, ledgers.start_probes(self.lab)])
         wanted = STEADY_ACKS_MIN + chance.randint(0, 100)
-        self._until(lambda: ledger.count(_acked) >= wanted, "writers are at work")
+        self._until(lambda: ledger.count(acked) >= wanted, "writers are at work")
         for way in ledgers.WAYS:
             self._until(lambda w=way: ledger.count(_acked_by(w)) > 3, f"{way} leads into home")
         return ledger
@@ -232,7 +232,7 @@ class Player:
             found.tries_after[way] = ledger.count(is_try)
         if found.scenario.fences != "power":  # who is connected to home stays there: these are new clients
             ledger.paths.append(traffic.start(self.lab, traffic.Load(writers=2, pause_ms=PAUSE_MS)).ledger)
-        self._until(lambda: ledger.count(_acked_abroad) > SERVED_ACKS_MIN, "clients are served abroad")
+        self._until(lambda: ledger.count(acked_abroad) > SERVED_ACKS_MIN, "clients are served abroad")
 
     def plan(self, run: str) -> Any:
         app = self.drivers.journal()
@@ -397,11 +397,11 @@ def _listed(row: dict[str, Any]) -> tuple[str, str]:
     return table, "/".join(str(value) for value in row["key"].values())
 
 
-def _acked(told: Told) -> bool:
+def acked(told: Told) -> bool:
     return told.outcome == "acked"
 
 
-def _acked_abroad(told: Told) -> bool:
+def acked_abroad(told: Told) -> bool:
     return told.outcome == "acked" and told.site == "embassy"
 
 

@@ -15,7 +15,7 @@ from bench.figures import Figure, Limit
 from bench.moves import Played, moves_for
 
 ROOT = Path(__file__).resolve().parents[2]
-MICRO = ["append", "steps", "compile", "fold", "status"]
+MICRO = ["append", "steps", "compile", "fold", "status", "probe"]
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
@@ -46,7 +46,7 @@ def test_the_micro_sections_run_and_say_what_they_are_beside(measured: dict[str,
         assert figure["n"] == len(figure["samples"])
         assert min(figure["samples"]) > 0, figure["name"]
     with_ratio = {figure["section"] for figure in measured["figures"] if "ratio" in figure}
-    assert with_ratio == {"append", "compile", "fold", "status"}
+    assert with_ratio == {"append", "compile", "fold", "status", "probe"}
 
 
 def test_it_names_the_machine_by_cores_and_python_only(measured: dict[str, Any]) -> None:

@@ -105,12 +105,20 @@ def test_a_run_of_this_program_is_driven_whatever_version_drove_it_last(tmp_path
     assert len([event for event in history(story) if isinstance(event, DriverCameUp)]) == 2
 
 
-def test_a_plan_that_cannot_be_read_names_who_can(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"schema": PLAN_SCHEMA + 1}, f"this program reads up to {PLAN_SCHEMA}"),
+        ({"moon": "full"}, "unknown argument moon"),
+    ],
+)
+def test_a_plan_that_cannot_be_read_names_who_can(tmp_path: Path, more: dict[str, Any], says: str) -> None:
     story = left(tmp_path, a_planned_move(asked(ONE)), FIRST, LAST)
-    later = json.loads(plan_to_text(story.plan)) | {"schema": PLAN_SCHEMA + 1}
+    later = json.loads(plan_to_text(story.plan)) | more
     with sqlite3.connect(Settings(tmp_path / "estate.yaml").log) as database:
         assert database.execute("UPDATE plans SET body = ?", (json.dumps(later),)).rowcount == 1
     for words in (("status", RUN), ("resume", RUN, "--yes"), ("abort", RUN, "--reason", "old")):
         done = continuity(tmp_path, *words)
         assert done.returncode == REFUSED, done.stderr
-        assert f"reads up to {PLAN_SCHEMA}: install a newer one: version {LAST} drove it last" in done.stderr
+        assert says in done.stderr
+        assert f": install a newer one: version {LAST} drove it last" in done.stderr

@@ -243,6 +243,7 @@ def _citizens() -> Runbook:
             Manual("desk", {Stage.FREEZE: "tell the counters of ${from.name} to stop writing",
                             Stage.CUTOVER: "tell the counters that ${to.name} serves"}, needs=("application",)),
         ),
+        client_timeout_ms=10_000,
         depends_on=("names",),
         steps=(
             OwnStep("stop the batch jobs", "manual.confirm", 60_000, "none-needed",

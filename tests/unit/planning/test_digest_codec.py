@@ -218,5 +218,5 @@ def test_a_plan_with_an_unknown_field_is_not_read_as_if_it_said_less(place: str)
     data = json.loads(canonical(plan_to_json(PLAN)))
     target = data["steps"][0] if place == "steps" else data["services"]["citizens"]
     target["more"] = 1
-    with pytest.raises(Exception, match="unknown argument more"):
+    with pytest.raises(JournalError, match="unknown argument more"):
         plan_from_json(data)

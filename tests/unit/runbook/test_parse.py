@@ -73,6 +73,7 @@ def test_the_estate_says_what_stands_in_the_file(loaded: Loaded) -> None:
 def test_a_runbook_says_what_stands_in_the_file(loaded: Loaded) -> None:
     runbook = loaded.runbooks["population-register"]
     assert runbook.objectives == Objectives(900_000, 30_000, 14_400_000)
+    assert runbook.client_timeout_ms == 10_000
     assert list(runbook.components) == ["database", "application", "front-door", "name"]
     assert runbook.components["application"].name == "application"
     assert runbook.components["application"].needs == ("database",)
