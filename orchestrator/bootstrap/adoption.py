@@ -242,8 +242,9 @@ def adopt_all(app: App, by: str) -> list[GroupState]:
     return [adopt(app, conclusion, by, None) for conclusion in conclude(app, groups_of(app))]
 
 
-def must_be_in_conflict(app: App, group: str, keep: str) -> GroupState:
-    """Before anything is compared, which may take long: is there something to resolve, and is ``keep`` a site?"""
+def must_be_in_conflict(app: App, group: str, keep: str | None) -> GroupState:
+    """Before anything is compared, which may take long: is there something to resolve, and is ``keep`` a site?
+    None: nobody has said yet which."""
     known = groups_of(app)
     if group not in known:
         raise InputError(f"no group {group} in this estate; it has: {', '.join(known)}")
@@ -252,8 +253,8 @@ def must_be_in_conflict(app: App, group: str, keep: str) -> GroupState:
     return state
 
 
-def _must_be_in_conflict(app: App, state: GroupState, keep: str) -> None:
-    if keep not in app.loaded.estate.sites:
+def _must_be_in_conflict(app: App, state: GroupState, keep: str | None) -> None:
+    if keep is not None and keep not in app.loaded.estate.sites:
         raise InputError(f"--keep {keep}: no such site; sites: {', '.join(app.loaded.estate.sites)}")
     must_have_conflict(app, state)
 

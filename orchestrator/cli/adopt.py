@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -15,6 +15,7 @@ from orchestrator.errors import RefusedError, WrongWordsError
 if TYPE_CHECKING:
     from orchestrator.bootstrap.adoption import Conclusion
     from orchestrator.bootstrap.app import App
+    from orchestrator.bootstrap.keeping import Sides, Wanted
 
 epoch_app = typer.Typer(no_args_is_help=True, help="The writer epoch that each database carries.")
 
@@ -74,20 +75,27 @@ def adopt(
 
 def _show(conclusion: Conclusion, active: str | None) -> None:
     """The evidence first, then what follows from it: people sign what they saw."""
+    site = f"active {active or conclusion.active or '?'}{' (by --active)' if active else ''}"
+    follows = f"to be adopted: {site}, epoch {max(1, conclusion.epoch)}, {conclusion.protection}"
+    _show_evidence(conclusion, follows)
+
+
+def _show_evidence(conclusion: Conclusion, *follows: str) -> None:
     from orchestrator.reports.sides import log_text, side_lines
 
     lines = [log_text(conclusion.known), *side_lines(conclusion.evidence, conclusion.unseen)]
     silent = {text for found in conclusion.evidence.values() for text in found.get("silent", ())}
     lines += [f"doubt: {doubt}" for doubt in conclusion.doubts if doubt not in silent]  # these stand above
-    site = f"active {active or conclusion.active or '?'}{' (by --active)' if active else ''}"
-    lines.append(f"to be adopted: {site}, epoch {max(1, conclusion.epoch)}, {conclusion.protection}")
-    say("\n".join([f"{conclusion.group}:", *(f"  {line}" for line in lines)]))
+    say("\n".join([f"{conclusion.group}:", *(f"  {line}" for line in (*lines, *follows))]))
 
 
 def resolve(
     group: str,
-    keep: Annotated[str, typer.Option("--keep", help="The site whose history stands.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why; stands in the record.")],
+    keep: Annotated[
+        str | None,
+        typer.Option("--keep", help="The site whose history stands; without it both sides are only shown."),
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", help="Why; stands in the record.")] = "",
     close: Annotated[
         bool, typer.Option("--close", help="Stop the other site's databases first, as a fence does.")
     ] = False,
@@ -104,8 +112,11 @@ def resolve(
     A site that lost the epoch is kept under a new one, higher than all that is known, once the other site
     is closed. The other side's data directory is kept whole when it is next rejoined.
 
+    Without --keep both sides are shown, and nothing is asked or changed.
+
     Examples:
 
+      continuity resolve registers
       continuity resolve registers --keep embassy --by "A. Tamm" --reason "home was declared lost"
       continuity resolve registers --keep home --close --by "A. Tamm" --reason "false alarm"
     """
@@ -115,6 +126,8 @@ def resolve(
     from orchestrator.bootstrap.following import next_commands
     from orchestrator.reports.state import group_document
 
+    if keep is None:
+        _show_both(open_app(estate), group)
     name, reason = signed(by), reasoned(reason)
     app = open_app(estate)
     _must_be_whole(app)
@@ -129,14 +142,7 @@ def resolve(
     found = diverged(app, group, keep)
     for line in found.lines:
         say(line)
-    if is_granted:
-        say(f"{keep} does not hold the epoch: it is given a new one, above {sides.highest}")
-    for text in keeping.closing_texts(app, wanted) if close else ():
-        say(f"  first: {text}")
-    for unit, site, _ in () if close else sides.writing:
-        say(
-            f"{unit} at {site} is not closed by this (--close): what it accepts until it is brought back is listed then"
-        )
+    _say_what_is_done(app, wanted, sides, is_granted=is_granted)
     if not yes and not _agreed(f"keep {keep}"):
         raise RefusedError("not confirmed: nothing was written")
     if is_granted:
@@ -148,11 +154,41 @@ def resolve(
     for command in following:
         say(f"next: {command}")
     body = {"group": document, "diverged": found.evidence, "list": found.path, "next": list(following)}
-    emit(
-        output,
-        "continuity/resolved/v1",
-        body,
-        f"{document['name']}: {document['label']}, epoch {state.epoch}",
+    text = f"{document['name']}: {document['label']}, epoch {state.epoch}"
+    emit(output, "continuity/resolved/v1", body, text)
+
+
+def _say_what_is_done(app: App, wanted: Wanted, sides: Sides, *, is_granted: bool) -> None:
+    """To the right to write, and to the other side."""
+    from orchestrator.bootstrap import keeping
+
+    if is_granted:
+        say(f"{wanted.keep} does not hold the epoch: it is given a new one, above {sides.highest}")
+    for text in keeping.closing_texts(app, wanted) if wanted.close else ():
+        say(f"  first: {text}")
+    for unit, site, _ in () if wanted.close else sides.writing:
+        say(
+            f"{unit} at {site} is not closed by this (--close): what it accepts until it is brought back is listed then"
+        )
+
+
+def _show_both(app: App, group: str) -> NoReturn:
+    """The evidence of both sides, and the decision that only people can take. WrongWordsError ends it: nobody has
+    said yet whose history stands."""
+    from orchestrator.bootstrap import adoption
+    from orchestrator.planning.select import HOLDS_SERVICES
+
+    state = adoption.must_be_in_conflict(app, group, None)
+    for conclusion in adoption.conclude(app, [group]):
+        _show_evidence(conclusion)
+    sites = [site.name for site in app.loaded.estate.sites.values() if site.role in HOLDS_SERVICES]
+    raise WrongWordsError(
+        f"{group}: whose history stands is for people to say; nothing was asked of them yet, nor changed. With --keep, "
+        "what differs is listed by table and key before the confirmation",
+        tuple(
+            f"continuity resolve {group} --keep {site} --by NAME --reason TEXT"
+            for site in sorted(sites, key=lambda site: site != state.active)
+        ),
     )
 
 

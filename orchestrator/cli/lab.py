@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from orchestrator.cli import _exits, lab_demo
+from orchestrator.cli import _complete, _exits, lab_demo
 from orchestrator.cli._output import Output, OutputOption, emit, paint, say, table
 from orchestrator.errors import RefusedError, WrongWordsError
 
@@ -198,7 +198,8 @@ def break_(
     fault: Annotated[
         str,
         typer.Argument(
-            help="home-crash, home-hang, home-returns, link-cut, link-slow, proxy-down, dns-refused."
+            help="home-crash, home-hang, home-returns, link-cut, link-slow, proxy-down, dns-refused.",
+            autocompletion=_complete.faults,
         ),
     ],
     number: LabOption = None,
@@ -227,7 +228,10 @@ def break_(
 @app.command()
 def heal(
     fault: Annotated[
-        str | None, typer.Argument(help="Default: everything that is broken or without power.")
+        str | None,
+        typer.Argument(
+            help="Default: everything that is broken or without power.", autocompletion=_complete.faults
+        ),
     ] = None,
     number: LabOption = None,
     site: SiteOption = None,

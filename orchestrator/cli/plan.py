@@ -7,12 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli._complete import services
 from orchestrator.cli._intact import looked_at
 from orchestrator.cli._output import EstateOption, Output, OutputOption, emit
 from orchestrator.core.model import Operation
 
 ServiceOption = Annotated[
-    list[str] | None, typer.Option("--service", "-s", help="Move this service's group; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--service", "-s", help="Move this service's group; may be repeated.", autocompletion=services
+    ),
 ]
 ToOption = Annotated[str | None, typer.Option("--to", help="The site to move to.")]
 LeaveOption = Annotated[

@@ -36,6 +36,7 @@ from orchestrator.core.inputs import (
 from orchestrator.core.run import Run
 from orchestrator.core.states import RunState
 
+SITE_LOST = "site-lost"
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; stands in the record.")]
 
 
@@ -230,10 +231,14 @@ def declare(
 
     Example: continuity declare site-lost --site home --by "A. Tamm" --reason "building destroyed"
     """
-    from orchestrator.errors import InputError
+    from orchestrator.errors import WrongWordsError
 
-    if what != "site-lost":
-        raise InputError(f"declare {what}: only site-lost can be declared")
+    if what != SITE_LOST:
+        of = f" {what}" if run == SITE_LOST else ""  # the run came first: it is kept in what is offered
+        raise WrongWordsError(
+            f"declare {what}: only {SITE_LOST} can be declared, and that comes before the run",
+            (f"continuity declare {SITE_LOST}{of} --site SITE --by NAME --reason TEXT",),
+        )
     moment, name, why = utc_ns(lost_at) if lost_at else None, signed(by), reasoned(reason)
     order(estate, run, output, lambda at: DeclareLost(at, name, site, why, moment))
 

@@ -7,6 +7,7 @@ taken writes all the time. One story, told in order; every command that is print
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sqlite3
 import sys
@@ -33,7 +34,7 @@ from tests.waiting import until
 pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).resolve().parents[2]
-DONE, REFUSED, HELD, KILLED = 0, 3, 4, 9
+DONE, INPUT, REFUSED, HELD, KILLED = 0, 2, 3, 4, 9
 GROUP = "registers"
 SIGNED = ("--by", "Tester", "--reason", "a false alarm")
 DATABASES = ("population", "land")
@@ -145,6 +146,41 @@ def changed_meanwhile(lab: Lab) -> None:
     assert rights(lab, "home") == {(1, "home")}
 
 
+def both_are_shown(lab: Lab) -> None:
+    """Whoever has not decided yet sees what there is to decide, and changes nothing by looking."""
+    before = len(history(lab))
+    looked = labs.command(lab, "resolve", GROUP, "--output", "json")
+    assert looked.returncode == INPUT, looked.stderr
+    assert "  the log: split_brain: active embassy, epoch 2, unprotected\n" in looked.stderr
+    for site, epoch in (("home", 1), ("embassy", 2)):
+        shown = f"  registers-db at {site}: primary, takes writes; LSN [^;]*; land: epoch {epoch} of {site} "
+        assert re.search(shown, looked.stderr), looked.stderr
+    assert json.loads(looked.stdout)["instead"] == [
+        f"continuity resolve {GROUP} --keep {site} --by NAME --reason TEXT" for site in ("embassy", "home")
+    ]
+    assert len(history(lab)) == before
+
+
+def outage_is_told_and_ended(lab: Lab, following: list[str]) -> None:
+    """Status says where names still lead, and each command helps when its turn has come, not before."""
+    shown = labs.command(lab, "status").stdout
+    outage = [
+        "  names and routes still lead to embassy; next:",
+        *(f"    {each}" for each in following),
+    ]
+    assert "\n".join(["registers            home_active_unprotected  epoch 3", *outage, ""]) in shown
+    asked = say(lab, DONE, "status", "--live")
+    assert [(each["name"], each["next"]) for each in asked["groups"] if each["names_lead_to"]] == [
+        (GROUP, following)
+    ]
+    refused = say(lab, REFUSED, *shlex.split(following[1])[1:], "--yes")
+    assert "needs name-service, which is not at home" in refused["message"], "so what it needs comes first"
+    for command in following:
+        assert "at home already" not in labs.command(lab, *shlex.split(command)[1:], "--dry-run").stdout
+        type_it(lab, command, "--yes", "--by", "Tester")
+    assert group(lab)["names_lead_to"] is None
+
+
 def without_power_fence(lab: Lab) -> None:
     document = yaml.safe_load(lab.estate.read_text(encoding="utf-8"))
     document["fences"]["home"] = [f for f in document["fences"]["home"] if f["proves"] != "power-off"]
@@ -168,6 +204,7 @@ def test_home_is_kept_under_a_new_epoch_and_serves_again(lab: Lab) -> None:
     say(lab, DONE, "status", "--live")
     assert group(lab)["conflict"] == "split_brain"
 
+    both_are_shown(lab)
     keep = ("resolve", GROUP, "--keep", "home", *SIGNED, "--yes")
     refused = say(lab, REFUSED, *keep)
     assert "two sites would write" in refused["message"]
@@ -198,22 +235,7 @@ def test_home_is_kept_under_a_new_epoch_and_serves_again(lab: Lab) -> None:
         "continuity failover --to home --service population-register",
         "continuity reprotect --service population-register",
     ]
-    shown = labs.command(lab, "status").stdout
-    outage = [
-        "  names and routes still lead to embassy; next:",
-        *(f"    {each}" for each in resolved["next"]),
-    ]
-    assert "\n".join(["registers            home_active_unprotected  epoch 3", *outage, ""]) in shown
-    asked = say(lab, DONE, "status", "--live")
-    assert [(each["name"], each["next"]) for each in asked["groups"] if each["names_lead_to"]] == [
-        (GROUP, resolved["next"])
-    ]
-    refused = say(lab, REFUSED, *shlex.split(resolved["next"][1])[1:], "--yes")
-    assert "needs name-service, which is not at home" in refused["message"], "so what it needs comes first"
-    for command in resolved["next"]:
-        assert "at home already" not in labs.command(lab, *shlex.split(command)[1:], "--dry-run").stdout
-        type_it(lab, command, "--yes", "--by", "Tester")
-    assert group(lab)["names_lead_to"] is None
+    outage_is_told_and_ended(lab, resolved["next"])
     assert rights(lab, "home") == rights(lab, "embassy") == {(4, "home")}
     assert group(lab)["label"] == "home_active_protected"
     serves(lab, "home")

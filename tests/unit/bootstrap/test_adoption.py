@@ -137,12 +137,15 @@ def test_a_site_that_lost_the_epoch_is_not_resolved_to_without_a_new_one(app: Ap
     assert adoption.resolve(app, GROUP, "embassy", "ann", "it holds it", {}).active == "embassy"
 
 
-def test_there_is_nothing_to_resolve_is_said_before_anything_is_compared(app: App) -> None:
+@pytest.mark.parametrize("words", [("--keep", "embassy", "--reason", "r", "--by", "ann", "--yes"), ()])
+def test_there_is_nothing_to_resolve_is_said_before_anything_is_compared(
+    app: App, words: tuple[str, ...]
+) -> None:
     known(app, *ABROAD)
     folder = app.settings.log_folder
-    command = [sys.executable, "-m", "orchestrator", "resolve", GROUP, "--keep", "embassy", "--reason", "r"]
+    command = [sys.executable, "-m", "orchestrator", "resolve", GROUP, "--estate", str(app.settings.estate)]
     done = subprocess.run(
-        [*command, "--by", "ann", "--yes", "--estate", str(app.settings.estate)],
+        [*command, *words],
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(estates.ROOT)},
         cwd=folder, capture_output=True, text=True, timeout=20,
     )  # fmt: skip

@@ -41,6 +41,7 @@ OF_A_RUN = [
     ("declare", "site-lost", RUN, "--site", "nowhere", *WHY, *SIGNED),
     ("declare", "site-lost", RUN, "--site", "home", *WHY, *SIGNED, "--lost-at", "yesterday"),
     ("declare", "site-lost", RUN, "--site", "home", *WHY, *SIGNED, "--lost-at", "2999-01-01T00:00:00Z"),
+    ("declare", RUN, "site-lost", "--site", "home", *WHY, *SIGNED),
     ("declare", "peace", RUN, "--site", "home", *WHY, *SIGNED),
     ("resume", RUN, "--accept-loss", "much", "--yes"),
     ("resume", RUN, "--by", " ", "--yes"),
@@ -102,6 +103,20 @@ def test_words_that_no_state_of_an_estate_would_allow(tmp_path: Path, words: tup
 @pytest.mark.parametrize("words", OF_THE_LAB, ids=" ".join)
 def test_words_that_no_lab_would_allow(tmp_path: Path, words: tuple[str, ...]) -> None:
     must_be_input(tmp_path, words)
+
+
+@pytest.mark.parametrize(
+    ("words", "run"), [((RUN, "site-lost"), f" {RUN}"), (("peace",), ""), (("lost", RUN), "")]
+)
+def test_what_can_be_declared_is_said_as_it_is_typed(
+    tmp_path: Path, words: tuple[str, ...], run: str
+) -> None:
+    told(tmp_path, HELD_FOR_LOSS)
+    done = continuity(tmp_path, "declare", *words, "--site", "home", *WHY, *SIGNED)
+    assert done.returncode == INPUT
+    assert done.stderr.endswith(
+        f"\n    continuity declare site-lost{run} --site SITE --by NAME --reason TEXT\n"
+    )
 
 
 def must_be_input(folder: Path, words: tuple[str, ...]) -> None:

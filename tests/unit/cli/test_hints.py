@@ -133,6 +133,6 @@ def test_what_is_missing_would_be_seen(command: str, said: str) -> None:
 
 
 def test_what_cannot_be_parsed_would_be_seen(top: Any) -> None:
-    for command in ("continuity reprotect it", "continuity nothing", "continuity resolve g"):
+    for command in ("continuity reprotect it", "continuity nothing", "continuity confirm r1"):
         with pytest.raises((USAGE_ERROR, NoCommandError)):
             parse(top, command)
