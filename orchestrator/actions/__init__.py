@@ -14,6 +14,7 @@ ACTIONS: Mapping[str, str] = {
     "continuity.epoch": "orchestrator.actions.epoch:Epoch",
     "dns.query-check": "orchestrator.actions.dns:QueryCheck",
     "dns.update": "orchestrator.actions.dns:Update",
+    "files.inspect": "orchestrator.actions.files_inspect:Inspect",
     "files.keep": "orchestrator.actions.files_keep:Keep",
     "files.measure": "orchestrator.actions.files_measure:Measure",
     "files.publish": "orchestrator.actions.files:Publish",

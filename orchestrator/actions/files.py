@@ -5,7 +5,6 @@ published under an epoch (``files.publish``). Must never delete a document.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded, Unknown
@@ -45,9 +44,9 @@ class Verify:
     def load(self, context: Context[VerifyParams]) -> None:
         import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401
 
-        from orchestrator.drivers import files_host, sshsig  # noqa: F401
+        from orchestrator.drivers import files_verify_host, sshsig  # noqa: F401
 
-        _public_key(context.params.public_key)
+        sshsig.public_key(context.params.public_key)
 
     def check(self, context: Context[VerifyParams]) -> Finding:
         outcome = self.execute(context)
@@ -60,20 +59,22 @@ class Verify:
                 return Finding(FindingKind.CANNOT_TELL, message)
 
     def execute(self, context: Context[VerifyParams]) -> Outcome:
-        from orchestrator.drivers import files_host, sshsig
+        from orchestrator.drivers import files_verify_host, sshsig
 
         params = context.params
         arguments = {"directory": params.directory, "manifest": params.manifest}
         try:
             connection = context.hosts.connect(context.parts.hosts[params.host])
-            seen = connection.call(files_host.verify, arguments, timeout_seconds=context.seconds_left())
+            seen = connection.call(
+                files_verify_host.verify, arguments, timeout_seconds=context.seconds_left()
+            )
         except (TransientError, TimeoutError) as error:
             return Failed(str(error), retryable=True)
         except PermanentError as error:
             return Failed(str(error))
         problems = list(seen["problems"])
         try:
-            sshsig.verify(_public_key(params.public_key), seen["signature"], seen["manifest"].encode())
+            sshsig.verify(sshsig.public_key(params.public_key), seen["signature"], seen["manifest"].encode())
         except ContinuityError as error:
             problems.insert(0, f"signature: {error}")
         facts = {
@@ -185,15 +186,6 @@ class Publish:
         }
         connection = context.hosts.connect(context.parts.hosts[params.host])
         return connection.call(script, arguments, timeout_seconds=context.seconds_left())
-
-
-def _public_key(named: str) -> str:
-    if named.startswith("ssh-"):
-        return named
-    try:
-        return Path(named).read_text(encoding="utf-8")
-    except OSError as error:
-        raise PermanentError(f"{named}: the public key cannot be read: {error.strerror}") from error
 
 
 def _published(params: PublishParams, target: str) -> dict[str, Any]:

@@ -271,7 +271,7 @@ class Inspect:
         if params.standby == "warm" and now.name != "running":
             why = f" ({now.detail})" if now.detail else ""
             text = f"{params.unit} on {params.host} is {now.name}{why}: it should wait there, and nothing would answer"
-            findings.append({"text": text, "mend": _start_command(host, params.unit)})
+            findings.append({"text": text, "mend": supervisor.start_command(host, params.unit)})
         return {**_evidence(params, now), "findings": findings}
 
 
@@ -352,10 +352,3 @@ def _evidence(params: UnitParams | StatusParams | InspectParams, now: supervisor
 
 def _endpoint(host: Host) -> str:
     return urlsplit(host.manager.url).netloc if host.manager else host.address
-
-
-def _start_command(host: Host, unit: str) -> str:
-    if host.manager is None:
-        return f"start {unit} on {host.name}"
-    user = f" -u {host.manager.user}" if host.manager.user else ""
-    return f"supervisorctl -s {host.manager.url}{user} start {unit}"

@@ -15,6 +15,7 @@ from orchestrator.core.model import Estate, ProofKind, Stage
 from orchestrator.core.move import (
     AUTHORISED,
     FENCE_RETRY,
+    ONCE,
     OPENS,
     QUICK_RETRY,
     STANDARD_RETRY,
@@ -33,6 +34,9 @@ from orchestrator.core.values import (
     UnitName,
 )
 
+INSPECT_MS = 3_000
+STALE_MS_MIN = 10_000
+STALE_SHARE = 10  # a replicator looks many times within the loss that its owner can bear
 STOP_MS = 15_000
 VERIFY_MS = 30 * 60_000
 PUBLISH_MS = 15_000
@@ -108,6 +112,9 @@ class _Steps:
             yield from self._turn_round()
         if not move.moves:
             return
+        if not move.reprotects:
+            yield self._inspect(self.new, move.target)
+            yield self._inspect(self.old, move.source, serves=True)
         if move.is_planned:
             yield self._publish(
                 "freeze", Stage.FREEZE, Role.FREEZE, self.old, "read-only", f"take no new documents at {self.old.host}",
@@ -124,6 +131,29 @@ class _Steps:
                 "protect", Stage.COMMIT, Role.PROTECT, self.old, self.new,
                 f"{move.source} receives the documents from now on: the way back stays open", ("publish",),
             )  # fmt: skip
+
+    def _inspect(self, place: FilesAt, site: str, *, serves: bool = False) -> Draft:
+        """An unplanned move never waits for what this finds: it is said before people confirm."""
+        arguments: dict[str, Json] = {
+            "host": place.host, "directory": self._text(place.directory, place), "manifest": self.files.manifest,
+            "public_key": self.files.public_key, "published": self._text(place.published, place),
+            "unit": place.replicator_unit,
+        }  # fmt: skip
+        if serves:
+            title = f"look at where documents are published on {place.host}"
+            why = f"what cannot be closed at {site} holds the run after its order"
+            arguments["serves"] = True
+        else:
+            title = f"look at the documents on {place.host}, at who brings them and since when"
+            why = f"what nobody signed, or what is missing at {site}, would be found out only after the fence"
+            if place.as_of:
+                goal = self.placed.runbook.objectives.rpo_ms
+                arguments["as_of"] = self._text(place.as_of, place)
+                arguments["stale_ms"] = max(STALE_MS_MIN, goal // STALE_SHARE)
+        return Draft(
+            f"inspect-{place.host}", Stage.PREFLIGHT, Role.EVIDENCE, title, why, "files.inspect", arguments,
+            INSPECT_MS, (), (), best_effort=not self.move.is_planned, retry=ONCE,
+        )  # fmt: skip
 
     def _turn_round(self) -> Iterator[Draft]:
         """The side that was left behind is closed, seen to be so and listed before anything is copied to it.

@@ -249,7 +249,7 @@ def debts(run: Run) -> tuple[str, ...]:
         step_id
         for step_id, step in run.plan.steps.items()
         if step.group in kept
-        and step.role not in (Role.FENCE, Role.FREEZE, Role.DRAIN)
+        and step.role not in (Role.EVIDENCE, Role.FENCE, Role.FREEZE, Role.DRAIN)
         and (
             (step.best_effort and run.step(step_id).state in guards.ENDED_WITHOUT_PROOF)
             or (step.group in left and not has_ended(step, run.step(step_id).state))

@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import struct
 import textwrap
+from pathlib import Path
 
 from orchestrator.errors import PermanentError
 
@@ -143,3 +144,13 @@ def _base64(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadSignatureError("not base64") from error
+
+
+def public_key(named: str) -> str:
+    """A public key that is given as its line, or as the path of the file that holds it. PermanentError: no such file."""
+    if named.startswith("ssh-"):
+        return named
+    try:
+        return Path(named).read_text(encoding="utf-8")
+    except OSError as error:
+        raise PermanentError(f"{named}: the public key cannot be read: {error.strerror}") from error

@@ -72,6 +72,14 @@ def need_password(manager: Manager, secrets: Secrets) -> None:
         secrets.value(manager.password)
 
 
+def start_command(host: Host, unit: str) -> str:
+    """What people type to start a unit."""
+    if host.manager is None:
+        return f"start {unit} on {host.name}"
+    user = f" -u {host.manager.user}" if host.manager.user else ""
+    return f"supervisorctl -s {host.manager.url}{user} start {unit}"
+
+
 def state(
     manager: Manager, unit: str, secrets: Secrets, *, timeout_seconds: float = CALL_SECONDS_MAX
 ) -> UnitState:

@@ -36,10 +36,10 @@ def reach(plan: Plan) -> Reach:
             fences.append(step.id)
         if not plan.source or step.role is Role.FENCE or not touches(step, plan.source):
             continue
-        if step.best_effort:
-            best_effort.append(step.id)
-        elif step.role is Role.EVIDENCE:
+        if step.role is Role.EVIDENCE:
             looks.append(step.id)
+        elif step.best_effort:
+            best_effort.append(step.id)
         else:
             required.append(step.id)
     return Reach(tuple(required), tuple(fences), tuple(looks), tuple(best_effort))

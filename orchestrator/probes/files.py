@@ -37,12 +37,12 @@ class FilesProbe:
         self, params: FilesProbeParams, *, timeout_seconds: float, hosts: Hosts, secrets: Secrets
     ) -> Report:
         del secrets
-        from orchestrator.drivers import files_host, sshsig
+        from orchestrator.drivers import files_host, files_verify_host, sshsig
 
         arguments: dict[str, Json] = {"directory": params.directory, "manifest": params.manifest}
         try:
             seen = hosts.connect(params.host).call(
-                files_host.verify, arguments, timeout_seconds=timeout_seconds
+                files_verify_host.verify, arguments, timeout_seconds=timeout_seconds
             )
         except (ContinuityError, TimeoutError) as error:
             return Report("unknown", str(error))

@@ -186,6 +186,13 @@ def inspect_unit(call: Call) -> Answer:
     return Succeeded({"findings": [] if runs else [{"text": "it does not run", "mend": ""}]})
 
 
+def inspect_documents(call: Call) -> Answer:
+    """A serving side that does not answer is a fact."""
+    if call.world.answers(call.text("host")) or call.flag("serves"):
+        return Succeeded({"findings": []})
+    return Failed("no answer", retryable=True)
+
+
 def documents(call: Call) -> Documents:
     return call.world.documents[call.text("host")]
 
@@ -372,6 +379,9 @@ KINDS: Mapping[str, Kind] = {
     "continuity.claims": Kind(read_claims, looked_again(read_claims), mutates=False),
     "continuity.epoch": Kind(lambda call: Succeeded(), always_done, mutates=False),
     "dns.update": Kind(update_name, check_name, name_back, undo=Undo.UNDO),
+    "files.inspect": Kind(
+        inspect_documents, looked_again(inspect_documents), mutates=False, asks_hosts=False
+    ),
     "files.keep": Kind(keep_documents, always_done),
     "files.measure": Kind(documents_as_of, never_seen, mutates=False),
     "files.publish": Kind(publish, check_published, publish_back, undo=Undo.UNDO),

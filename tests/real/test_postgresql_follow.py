@@ -80,6 +80,22 @@ def test_pitfall_6_the_old_roles_settings_are_gone_and_slots_are_on_both_sides(p
     assert pair.ask("home", held) is False  # there, and keeping no log for a standby that is none
 
 
+@pytest.mark.parametrize("where", ["by the owner's file", "by ALTER SYSTEM"])
+def test_a_follower_takes_no_log_from_an_archive_whoever_told_it_to(pair: Pair, where: str) -> None:
+    """What lies in an archive may be of the history that was left: a follower takes its log from its primary alone."""
+    told = "/bin/false"
+    if where == "by ALTER SYSTEM":
+        pair.ask("home", f"ALTER SYSTEM SET restore_command = '{told}'")
+    else:
+        owners = pair.config("home") / "postgresql.conf"
+        owners.write_text(f"restore_command = '{told}'\n{owners.read_text()}")
+    pair.ask("home", "SELECT pg_reload_conf()")
+    until(lambda: pair.ask("home", "SHOW restore_command") == told, "it is not told")
+    pgmoves.switch_over(pair)
+    assert isinstance(pair.perform(Follow(), FOLLOW), Succeeded)
+    assert pair.ask("home", "SHOW restore_command") == ""
+
+
 def test_pitfall_4_a_server_that_is_up_and_follows_nobody_is_not_done(pair: Pair) -> None:
     """A standby that went on where the primary's history did not stays up and tries for ever."""
     lsn = pair.ask("home", "SELECT pg_current_wal_lsn()::text")

@@ -8,7 +8,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestrator.actions.postgresql_freeze import Checkpoint, CheckpointParams, Freeze, FreezeParams
+from orchestrator.actions.postgresql_freeze import (
+    BEGUN_SECONDS_MAX,
+    Checkpoint,
+    CheckpointParams,
+    Freeze,
+    FreezeParams,
+)
 from orchestrator.actions.postgresql_stop import Stop, StopParams
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
 from tests.real.pgharness import CLUSTER, Load, Pair, until
@@ -42,6 +48,35 @@ def test_new_transactions_are_refused_and_those_in_flight_end_first(pair: Pair) 
     assert pair.ask("home", "SELECT value FROM rows WHERE id = 'in'") == "flight"
     assert Freeze().check(pair.context(FREEZE)).kind is FindingKind.DONE
     assert isinstance(freeze(pair), Succeeded)  # again
+
+
+def test_what_began_before_and_has_written_nothing_yet_may_still_write(pair: Pair) -> None:
+    """Such a transaction is no writer yet, and the setting does not stop it: its rows must not come after the end."""
+    with pair.connect("home") as session:
+        session.execute("BEGIN")
+        session.execute("SELECT count(*) FROM rows")
+        outcomes: list[Any] = []
+        thread = threading.Thread(target=lambda: outcomes.append(freeze(pair)))
+        thread.start()
+        read_only = "SELECT current_setting('default_transaction_read_only') = 'on'"
+        until(lambda: pair.ask("home", read_only), "not frozen")
+        thread.join(BEGUN_SECONDS_MAX / 5)
+        assert not outcomes, "it is told that nothing writes any more, while this one still may"
+        session.execute("INSERT INTO rows VALUES ('begun', 'before')")
+        session.execute("COMMIT")
+    written = pair.ask("home", "SELECT pg_current_wal_insert_lsn()::text")
+    thread.join(10)
+    assert isinstance(outcomes[0], Succeeded), outcomes
+    later = pair.ask("home", "SELECT %s::pg_lsn >= %s::pg_lsn", outcomes[0].evidence["lsn"], written)
+    assert later, "what was drained up to is behind a row that was acknowledged"
+
+
+def test_one_that_only_reads_is_not_waited_for_longer_than_a_moment(pair: Pair) -> None:
+    with pair.connect("home") as session:
+        session.execute("BEGIN")
+        session.execute("SELECT count(*) FROM rows")
+        assert isinstance(freeze(pair), Succeeded)
+        session.execute("ROLLBACK")
 
 
 def test_what_does_not_end_is_counted(pair: Pair) -> None:

@@ -70,6 +70,28 @@ def test_a_crashed_primary_is_rewound_and_its_old_history_kept(pair: Pair) -> No
     print({name: outcome.evidence[name] for name in ("needed_bytes", "predicted_ms")})
 
 
+def test_what_was_rewound_archives_nothing_of_the_history_that_was_left(pair: Pair) -> None:
+    """Its owner has every server archive for itself (``always``): that goes on, with the history that stands."""
+    archive = pair.folder / "archive"
+    archive.mkdir()
+    owners = pair.config("home") / "postgresql.conf"
+    command = f"cp %p {archive}/%f"
+    owners.write_text(f"archive_mode = always\narchive_command = '{command}'\n{owners.read_text()}")
+    left = sorted(path.name for path in (pair.data("home") / "pg_wal").glob("0" * 7 + "1*"))
+    status = pair.data("home") / "pg_wal" / "archive_status"
+    for name in left:  # as if the old primary had archived as well, and got no further
+        (status / f"{name}.ready").touch(mode=0o600)
+    outcome = rejoin(pair)
+    assert isinstance(outcome, Succeeded), outcome
+    assert pair.ask("home", "SHOW archive_command") == command
+    pair.ask("embassy", "INSERT INTO rows VALUES ('new', '')")
+    pair.ask("embassy", "SELECT pg_switch_wal()")
+    pair.ask("embassy", "CHECKPOINT")
+    until(lambda: any(path.name.startswith("00000002") for path in archive.iterdir()), "nothing is archived")
+    assert left
+    assert not [path.name for path in archive.iterdir() if path.name.startswith("00000001")]
+
+
 def test_pitfall_3_the_primary_writes_a_checkpoint_first(pg_any: Pair, fast_path: Path) -> None:
     """PostgreSQL 15's pg_rewind reads the old timeline until then: nothing to do, and home loops for ever."""
     with pgharness.running(pg_any, fast_path / "p", synchronous=False) as pair:

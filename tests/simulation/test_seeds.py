@@ -23,7 +23,7 @@ from tests import seeds
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = range(40)
-SUITE = range(3_000)  # what is reached must not hang on a single seed
+SUITE = range(3_500)  # what is reached must not hang on a single seed
 SUITE_SECONDS_MAX = 120
 TWICE = range(12)
 KEPT = range(100)

@@ -20,7 +20,7 @@ from orchestrator.actions.files import Publish, PublishParams, Verify, VerifyPar
 from orchestrator.core.model import Host
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
 from orchestrator.core.plan import Parts
-from orchestrator.drivers import files_host, files_keep_host, sshsig
+from orchestrator.drivers import files_keep_host, files_verify_host, sshsig
 from tests.action_context import context
 
 PARTS = Parts(hosts={"e1": Host("e1", "embassy", "127.0.0.1")})
@@ -216,7 +216,9 @@ def test_many_problems_are_counted_and_some_are_named(gazette: Gazette) -> None:
 
 def test_a_verification_that_takes_too_long_says_so(gazette: Gazette) -> None:
     with pytest.raises(TimeoutError):
-        files_host.verify({"directory": str(gazette.documents), "manifest": "../MANIFEST", "timeout_ms": 0})
+        files_verify_host.verify(
+            {"directory": str(gazette.documents), "manifest": "../MANIFEST", "timeout_ms": 0}
+        )
 
 
 def test_read_only_pins_what_was_verified_and_full_follows(gazette: Gazette) -> None:

@@ -23,7 +23,7 @@ from orchestrator.bootstrap import documents
 from orchestrator.components.files import Files, FilesAt
 from orchestrator.core.groups import GroupState
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
-from orchestrator.drivers import files_history, files_host, files_keep_host
+from orchestrator.drivers import files_history, files_host, files_keep_host, files_verify_host
 from orchestrator.lab import editions
 from orchestrator.lab.gazette import Gazette, handler
 from orchestrator.lab.replicator import Replicator
@@ -191,7 +191,7 @@ def test_a_newline_in_a_name_is_told_and_never_read_as_two_names(home: Site, key
     text = home.manifest() + f"\\{digest}  a\\nb\n"  # as sha256sum writes it
     assert files_history.unread(text) == 2
     problems: list[str] = []
-    assert files_host._parse(text, problems).keys() == {"first.txt"}
+    assert files_verify_host._parse(text, problems).keys() == {"first.txt"}
     assert problems == ["manifest line 2: a name that holds a newline or a backslash is not taken"]
 
 

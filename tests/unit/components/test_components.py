@@ -235,7 +235,8 @@ FILES = Files(
 def test_documents_are_published_only_when_both_replicators_are_stopped_and_all_is_verified() -> None:
     made = given(FILES)
     drafts = by_key(made)
-    assert list(drafts) == ["stop-home", "stop-embassy", "verify", "epoch", "publish"]
+    looks = ["inspect-b1", "inspect-a1"]
+    assert list(drafts) == [*looks, "stop-home", "stop-embassy", "verify", "epoch", "publish"]
     assert made.is_stateful
     assert made.fence_hosts == ("a1",)
     assert drafts["stop-home"].fences == ("a1",)
@@ -288,6 +289,8 @@ def test_read_only_comes_first_where_the_owner_says_so() -> None:
 def test_a_planned_move_drains_first_and_replicates_back_after() -> None:
     drafts = by_key(given(FILES, at=move(Operation.SWITCHOVER)))
     assert list(drafts) == [
+        "inspect-b1",
+        "inspect-a1",
         "freeze",
         "drain",
         "stop-home",

@@ -75,7 +75,8 @@ def test_a_failover_is_proven_to_need_nothing_at_the_lost_site() -> None:
     fences = {step.id for step in plan.steps.values() if step.role is Role.FENCE}
     assert set(found.fences) == fences
     assert found.best_effort
-    assert set(found.looks) == {"main/inspect", "registers/claims", "archive/claims"}
+    looks = {"main/inspect", "archive/documents/inspect-a1", "registers/claims", "archive/claims"}
+    assert set(found.looks) == looks
 
 
 # --- wrong arguments --------------------------------------------------------------------------
