@@ -302,7 +302,8 @@ class Runbook:
     """What one service is made of; how it moves is derived.
 
     ``tier``: how important it is, 0 first. Where not all steps can go on at once the lowest tier goes first, and
-    for a moment the others give way to the first write of the lowest tier that holds state.
+    for a moment the others give way to the first write of the lowest tier that holds state. ``modes``: what it may
+    offer, in this order; documents are opened read-only first where it says so, and no other component keeps one.
     """
 
     name: str
