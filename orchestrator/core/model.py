@@ -304,6 +304,8 @@ class Runbook:
     ``tier``: how important it is, 0 first. Where not all steps can go on at once the lowest tier goes first, and
     for a moment the others give way to the first write of the lowest tier that holds state. ``client_timeout``: the
     longest that a client waits on a connection that nobody answers; the plan states it beside the expected time.
+    ``modes``: what it may
+    offer, in this order; documents are opened read-only first where it says so, and no other component keeps one.
     """
 
     name: str

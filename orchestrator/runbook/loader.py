@@ -153,6 +153,11 @@ class Document:
         """Was something written there that could not be used?"""
         return self.place(path)[1] in self._cut
 
+    def was_cut_below(self, path: YamlPath) -> bool:
+        """Was something written there, or anywhere below, that could not be used?"""
+        place = self.place(path)[1]
+        return any(cut == place or cut.startswith(f"{place}.") for cut in self._cut)
+
     def prune(self, path: YamlPath) -> bool:
         """Remove what stands at ``path``; False if nothing does."""
         self._cut.add(self.place(path)[1])

@@ -22,6 +22,7 @@ def check(sources: Sources, parsed: Parsed) -> None:
     runbook: Runbook = parsed.value
     estate = sources.known_estate
     _check_objectives(sources, parsed, runbook)
+    _check_modes(sources, parsed, runbook)
     _check_needs(sources, parsed, runbook)
     rules_steps.check(sources, parsed)
     for name, component in runbook.components.items():
@@ -67,6 +68,20 @@ def _check_objectives(sources: Sources, parsed: Parsed, runbook: Runbook) -> Non
             sources.note(parsed, ("objectives", key), f"`{key}` must be above zero", hint)
     if runbook.tier < 0:
         sources.note(parsed, ("tier",), "`tier` must not be negative", "1 is the most critical tier")
+
+
+def _check_modes(sources: Sources, parsed: Parsed, runbook: Runbook) -> None:
+    """A mode that nothing keeps is a promise that the run would break: the service would take writes at once."""
+    if parsed.document.was_cut_below(("components",)):  # what is left does not tell
+        return
+    components = runbook.components.values()
+    has_documents = any(shape.component_type(component) == "files" for component in components)
+    kept = ("read-only", "full") if has_documents else ("full",)
+    for mode in dict.fromkeys(runbook.modes):
+        if mode not in kept:
+            message = f"no component of {runbook.name} keeps the mode `{mode}`"
+            hint = "leave `modes` out: only documents (`type: files`) are opened read-only before they take new ones"
+            sources.note(parsed, ("modes",), message, hint)
 
 
 def _check_needs(sources: Sources, parsed: Parsed, runbook: Runbook) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from orchestrator.core.claims import Claimed, contradictions
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
@@ -144,10 +145,6 @@ def turn_unit(call: Call, *, on: bool) -> Outcome:
     return Succeeded()
 
 
-def start_unit(call: Call) -> Outcome:
-    return turn_unit(call, on=True)
-
-
 def unit_back(call: Call) -> Outcome:
     """As it was before this run; what the run did not change stays."""
     ran = call.remembered()
@@ -158,10 +155,6 @@ def unit_back(call: Call) -> Outcome:
 
 def check_started(call: Call) -> Finding:
     return found(call.world.runs(call.text("host"), call.text("unit")))
-
-
-def stop_unit(call: Call) -> Outcome:
-    return turn_unit(call, on=False)
 
 
 def check_stopped(call: Call) -> Finding:
@@ -396,7 +389,11 @@ KINDS: Mapping[str, Kind] = {
     "manual.confirm": Kind(command, cannot_tell, idempotent=False, undo=NO_RETURN),
     "service.inspect": Kind(inspect_unit, looked_again(inspect_unit), mutates=False, asks_hosts=False),
     "service.ready": Kind(ready, looked_again(ready), mutates=False),
-    "service.start": Kind(start_unit, check_started, unit_back, undo=Undo.UNDO, milliseconds=30),
+    "service.start": Kind(
+        partial(turn_unit, on=True), check_started, unit_back, undo=Undo.UNDO, milliseconds=30
+    ),
     "service.status": Kind(unit_status, looked_again(unit_status), mutates=False),
-    "service.stop": Kind(stop_unit, check_stopped, unit_back, undo=Undo.UNDO, milliseconds=30),
+    "service.stop": Kind(
+        partial(turn_unit, on=False), check_stopped, unit_back, undo=Undo.UNDO, milliseconds=30
+    ),
 }

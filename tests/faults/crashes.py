@@ -13,11 +13,11 @@ from tests.faults.rounds import (
     STEADY_ACKS_MIN,
     Player,
     Round,
-    Scenario,
     acked,
     acked_abroad,
     proof_of,
 )
+from tests.faults.scenarios import Scenario
 
 SERVED_ACKS_MIN = 10
 BEHIND_SECONDS = (0.2, 1.5)

@@ -20,6 +20,7 @@ from orchestrator.lab import faults, traffic
 from orchestrator.lab.layout import Lab
 from tests.faults import ledgers
 from tests.faults.ledgers import Reader, Told
+from tests.faults.scenarios import Scenario
 from tests.interrupt.drivers import Drivers
 from tests.labs import power_controller_silent
 from tests.waiting import until
@@ -32,40 +33,9 @@ STEADY_ACKS_MIN, SERVED_ACKS_MIN = 120, 60
 TRIES_AFTER_MIN = 3
 PAUSE_MS = 100  # between a client's writes: their rate then depends little on how busy this machine is
 ORDER_SECONDS_MAX = 1.5  # people decide within this of the disruption, in these rounds
-PLANTED_SECONDS = 3.0
 SLOW_PROOF_SECONDS = 2.5  # within the fences' budget
 BUSY_SECONDS_MAX = 30.0
 SECOND_NS = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """``fault``: the lab's name for it. ``fences``: what the estate has against home beside asking it to stop:
-    power, nothing (people must declare it lost), or a lie (the proof looks at the wrong machine).
-    ``accepts``: the loss accepted with the order; "" is what --yes accepts, the RPO. ``returns``: home is back, unasked, while the embassy serves. ``planted``: replication stood still so long
-    before the fault."""
-
-    name: str
-    fault: str
-    fences: str = "power"
-    returns: bool = False
-    planted_seconds: float = 0.0
-    accepts: str = ""
-
-
-CRASH = Scenario("home crash", "home-crash")
-HANG = Scenario("home hang", "home-hang")
-CUT = Scenario("link cut", "link-cut")
-DECLARED = Scenario("link cut, declared lost", "link-cut", fences="nothing", returns=True)
-RETURNS = Scenario("home crash, returns", "home-crash", returns=True)
-PLANTED = Scenario("3 s not replicated, crash", "home-crash", planted_seconds=PLANTED_SECONDS)
-LITTLE = Scenario(
-    "3 s not replicated, a slow proof, 5 s accepted",
-    "home-crash",
-    planted_seconds=PLANTED_SECONDS,
-    accepts="5s",
-)
-LIE = Scenario("link cut, fence is a lie", "link-cut", fences="lie", returns=True)
 
 
 @dataclass(slots=True)

@@ -19,21 +19,16 @@ from orchestrator.lab import adoption, sites
 from tests import labs, seeds
 from tests.faults import ledgers
 from tests.faults.crashes import BEHIND, BRIEF, ShortPlayer
-from tests.faults.rounds import (
+from tests.faults.rounds import DECLARED_LOST, GROUP, HEADER, SECOND_NS, Player, Round
+from tests.faults.scenarios import (
     CRASH,
     CUT,
     DECLARED,
-    DECLARED_LOST,
-    GROUP,
     HANG,
-    HEADER,
     LIE,
     LITTLE,
     PLANTED,
     RETURNS,
-    SECOND_NS,
-    Player,
-    Round,
     Scenario,
 )
 from tests.interrupt.drivers import drivers_for

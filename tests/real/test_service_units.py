@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -217,19 +216,6 @@ def test_what_cannot_be_noted_is_not_ordered(side: Side, change: str) -> None:
     side.run_directory.write_text("in the way of the folder\n")
     assert isinstance(side.do(change), Failed)
     assert side.is_running() is (change not in STARTS)
-
-
-def test_a_host_without_a_folder_for_runs_remembers_among_what_is_temporary(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    side = Side(lab.manager, Path())
-    side.put(running=False)
-    asked = asked_of(lab.manager, "", "start")
-    assert isinstance(Start().execute(asked), Succeeded)
-    assert [path.name for path in tmp_path.rglob("*.before")] == ["s%2Fstep.before"]
-    assert isinstance(Start().undo(asked), Succeeded)
-    assert not side.is_running()
 
 
 def test_the_status_of_a_unit_is_as_an_owner_says_or_a_failure_that_names_it(side: Side) -> None:

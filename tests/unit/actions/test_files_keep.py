@@ -15,7 +15,7 @@ from orchestrator.actions.files_keep import Keep, KeepParams
 from orchestrator.core.model import Host
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
 from orchestrator.core.plan import Parts
-from orchestrator.drivers import files_host, files_keep_host, ran_before_host
+from orchestrator.drivers import files_host, files_keep_host
 from tests.action_context import context
 
 PARTS = Parts(
@@ -242,15 +242,3 @@ def test_a_side_closed_under_the_ruling_right_stays_under_the_run_that_was_grant
     assert (entry["run"], (home.folder / "published.mode").read_text()) == ("failover-1", "read-only\n")
     stale = replace(params(sides), epoch=1)
     assert home.close(stale.epoch, "home", "reprotect-1")["result"] == "refused"
-
-
-def test_the_first_that_a_run_notes_of_a_step_stands(tmp_path: Path) -> None:
-    def note(run: str, step: str, ran: bool | None) -> Any:
-        arguments = {"path": str(tmp_path / "x" / "unit.before"), "run": run, "step": step, "ran": ran}
-        return ran_before_host.remember(arguments)["ran"]
-
-    assert note("r1", "s1", None) is None
-    assert note("r1", "s1", True) is True
-    assert note("r1", "s1", False) is True, "an attempt before this one has stopped it"
-    assert note("r1", "s2", False) is False
-    assert note("r2", "s1", None) is None
