@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.core import events
 from orchestrator.core.plan import Plan
 from orchestrator.engine.journal import RUN, Journal
+from orchestrator.errors import NewerPlanError
 
 SUCCESSES_KEPT = 20
 RUNS_READ_MAX = 50
@@ -24,7 +25,10 @@ def _read(journal: Journal, run: str, plan: Plan, seen: dict[str, list[int]]) ->
     created = records[0].event
     if not isinstance(created, events.RunCreated):
         return
-    other = journal.plan_of(created)
+    try:
+        other = journal.plan_of(created)
+    except NewerPlanError:
+        return  # what this program cannot read tells it no durations
     if (other.source, other.target) != (plan.source, plan.target):
         return
     started: dict[tuple[str, int], int] = {}

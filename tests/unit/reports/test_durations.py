@@ -93,3 +93,12 @@ def test_an_attempt_that_outlived_its_driver_is_no_measure() -> None:
     came_up = DriverCameUp(at(1, 7), "i2", 1, "b2", "laptop", "0")
     found = expected_ms(log_of([(PLAN, [start, came_up, replace(success, at=at(2, 7))])]), PLAN)
     assert found["db/promote"] is None
+
+
+def test_a_run_whose_plan_this_program_cannot_read_tells_it_nothing() -> None:
+    log = log_of([(PLAN, took("db/promote", 120)), (BACK, took("db/promote", 5))])
+    newer = {BACK.digest: plan_to_text(BACK).replace(f'"schema":{BACK.schema}', '"schema":99')}
+    plans = log.store._plans  # type: ignore[attr-defined]
+    assert newer[BACK.digest] != plans[BACK.digest]
+    plans.update(newer)
+    assert expected_ms(log, PLAN)["db/promote"] == 120
