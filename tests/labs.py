@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +21,15 @@ import pytest
 
 from orchestrator.lab import claims, processes, sites
 from orchestrator.lab.layout import Lab
+from orchestrator.runbook.units import parse_duration
+from tests.terminal import Terminal
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND_SECONDS_MAX = 90.0
+
+
+ORDER_SECONDS_MAX = 4
+"""From a look at what would be lost to an order, on a busy machine."""
 
 
 @contextlib.contextmanager
@@ -68,6 +77,17 @@ def command(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
     return run(lab, sys.executable, "-m", "orchestrator", *words, "--estate", str(lab.estate))
 
 
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "CONTINUITY_ESTATE"}
+    return {**kept, "PYTHONPATH": str(ROOT), "TERM": "dumb"}
+
+
+def terminal(lab: Lab, *words: str) -> Terminal:
+    """A command at a terminal with a person before it."""
+    argv = [sys.executable, "-m", "orchestrator", *words, "--estate", str(lab.estate)]
+    return Terminal(argv, environment=environment(), folder=lab.path)
+
+
 def answer(lab: Lab, *words: str) -> tuple[int, dict[str, Any]]:
     """The exit code of a command and its JSON document."""
     done = command(lab, *words, "--output", "json")
@@ -105,6 +125,45 @@ def listening(lab: Lab) -> dict[str, str]:
 def left_of(before: dict[str, str], lab: Lab) -> list[str]:
     """Addresses that one of these sockets still listens on."""
     return sorted(address for inode, address in listening(lab).items() if inode in before)
+
+
+@contextlib.contextmanager
+def power_controller_silent(lab: Lab) -> Iterator[Callable[[], None]]:
+    """Nothing proves that home is off: its power controller accepts connections and says nothing, until the block
+    ends or what it gives is called."""
+    (found,) = [
+        process
+        for process in processes.of_part(lab.mark("outside"), lab.path / "outside").values()
+        if b"orchestrator.lab.power" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    ]
+    processes.send(found, signal.SIGSTOP)
+    try:
+        yield lambda: processes.send(found, signal.SIGCONT)
+    finally:
+        processes.send(found, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def proof_slower_than_expected(lab: Lab, losses: Iterable[str]) -> Iterator[str]:
+    """What to give to --accept-loss, so that all that is expected to be lost (as a plan says it) is accepted with the
+    order, and nothing of what is stated after the fence: home's proof comes only when more than that is gone."""
+    ages = [parse_duration(text.split()[2]) / 1_000 for text in losses if text.startswith("up to ")]
+    limit_seconds = math.ceil(max(ages)) + ORDER_SECONDS_MAX
+    with power_controller_silent(lab) as speak:
+        proof = threading.Timer(limit_seconds - min(ages) + 0.5, speak)
+        proof.start()
+        try:
+            yield f"{limit_seconds}s"
+        finally:
+            proof.cancel()
+            proof.join()
+
+
+def set_fence_budget(lab: Lab, seconds: int) -> None:
+    """How long this lab's fences have, all together."""
+    text = lab.estate.read_text(encoding="utf-8")
+    assert "fence-budget: 5s" in text
+    lab.estate.write_text(text.replace("fence-budget: 5s", f"fence-budget: {seconds}s"), encoding="utf-8")
 
 
 NOBODY = 65534

@@ -55,6 +55,7 @@ class _Look:
     error: str = "no answer in time"
     unasked: str = ""  # why it could not even be asked: that is said as it is, not as a site that is gone
     facts: Facts | None = None
+    offset_ns: int = 0  # how far its clock is ahead of this machine's
     server: ServerState | None = None
     databases: tuple[DatabaseState, ...] = ()
     system_on_disk: str = ""
@@ -195,7 +196,9 @@ def _ask_server(context: Context[InspectParams], look: _Look) -> None:
 
     try:
         with postgresql.lease(context, look.at) as session:
+            asked_ns = context.clock.utc_ns()
             facts = postgresql_facts.facts(session)
+            offset_ns = facts.now_ns - (asked_ns + context.clock.utc_ns()) // 2
             server = postgresql_findings.server_state(session)
         databases = []
         for name in context.params.databases:
@@ -208,6 +211,7 @@ def _ask_server(context: Context[InspectParams], look: _Look) -> None:
         look.error = postgresql.error_text(error)
         return
     look.databases, look.server, look.error = tuple(databases), server, ""
+    look.offset_ns = offset_ns
     look.facts = facts  # last: it says that the rest is there
 
 
@@ -269,6 +273,9 @@ def _site(looks: list[_Look], site: str) -> dict[str, Json]:
         facts.receiver_status == "streaming" if facts.in_recovery else bool(followers & set(server.streaming))
     )
     beats = [database.heartbeat_ns for database in best.databases if database.heartbeat_ns is not None]
+    clock_offset_ms = round(
+        best.offset_ns / 1_000_000
+    )  # its commits carry its clock, a proof has this machine's
     return {
         **facts.evidence(),
         "reachable": True,
@@ -278,6 +285,7 @@ def _site(looks: list[_Look], site: str) -> dict[str, Json]:
         "receive_lsn": facts.held_lsn if facts.in_recovery else None,
         "streaming": streaming,
         "heartbeat_ns": max(beats, default=None),
+        "clock_offset_ms": clock_offset_ms,
         "waits": postgresql_facts.waited(facts, [database.beat for database in best.databases]),
         "backlog_bytes": facts.backlog_bytes,
         "write_rate_rows_per_s": None if facts.in_recovery else server.write_rate_rows_per_s,

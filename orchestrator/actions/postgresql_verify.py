@@ -289,6 +289,7 @@ class Measure(ReadOnly):
                 "backlog_bytes": facts.backlog_bytes,
                 "predicted_promote_ms": promote_ms(facts.backlog_bytes),
                 "seen_ns": facts.now_ns,
+                "clock_offset_ms": _clock_offset_ms(context),
             }
             return Succeeded(evidence)
 
@@ -302,6 +303,16 @@ def _is_contradicted(context: Context[MeasureParams]) -> bool:
         site != here and side.get("role") == "primary" and side.get("waits") is False
         for site, side in postgresql_facts.inspected(context.evidence)
     )
+
+
+def _clock_offset_ms(context: Context[MeasureParams]) -> int | None:
+    """How far the clock whose commits are compared with the proof's time was ahead of this machine's, when the
+    preflight saw it; None: it did not."""
+    here = _member(context).host.site
+    for site, seen in postgresql_facts.inspected(context.evidence):
+        if site != here and isinstance(offset := seen.get("clock_offset_ms"), int):
+            return offset
+    return None
 
 
 def _home_lsn(context: Context[MeasureParams]) -> str | None:

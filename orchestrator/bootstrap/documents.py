@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from orchestrator.actions import files_measure
+from orchestrator.bootstrap.expected import Expected
 from orchestrator.components.files import Files, FilesAt, joined
 from orchestrator.core.model import Operation, group_of
 from orchestrator.core.templates import host_values, resolve
@@ -66,7 +67,7 @@ def documents_apart(app: App) -> list[Apart]:
     return found
 
 
-def expected_of_documents(app: App, plan: Plan) -> dict[str, str]:
+def expected_of_documents(app: App, plan: Plan) -> dict[str, Expected]:
     """Unit → what a failover would say now of documents that never arrived; where no replicator says until when all
     were here, nothing but how old those are that did. A group whose target publishes already loses nothing by the
     move."""
@@ -81,21 +82,22 @@ def expected_of_documents(app: App, plan: Plan) -> dict[str, str]:
     return found
 
 
-def _expected(context: Context[Any], files: Files, site: str, now_utc_ns: int) -> str:
+def _expected(context: Context[Any], files: Files, site: str, now_utc_ns: int) -> Expected:
     from orchestrator.drivers import files_as_of_host
 
     place = files.at[site]
     if not place.as_of:
-        return _unmeasured(context, files, site)
+        return Expected(_unmeasured(context, files, site), is_measured=False)
     arguments: dict[str, Json] = {"as_of": _here(context, place, place.as_of)}
     try:
         seen = _asked(context, place, files_as_of_host.as_of, arguments)
     except (ContinuityError, TimeoutError) as error:
-        return f"unknown (the host at {site} does not say: {error})"
+        return Expected(f"unknown (the host at {site} does not say: {error})")
     if seen["at_ns"] is None:
-        return f"unknown ({seen['message'] or files_measure.WITHOUT})"
-    age_ms = max(0, (now_utc_ns - int(seen["at_ns"])) // 1_000_000)
-    return f"up to {duration_text(age_ms)} (all documents were here at {utc_text(seen['at_ns'])})"
+        return Expected(f"unknown ({seen['message'] or files_measure.WITHOUT})")
+    at_ns = int(seen["at_ns"])
+    age_ms = max(0, (now_utc_ns - at_ns) // 1_000_000)
+    return Expected(f"up to {duration_text(age_ms)} (all documents were here at {utc_text(at_ns)})", at_ns)
 
 
 def _unmeasured(context: Context[Any], files: Files, site: str) -> str:

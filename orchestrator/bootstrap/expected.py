@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core.model import Operation
@@ -14,14 +15,35 @@ from orchestrator.engine.journal import utc_text
 INSPECT = "postgresql.inspect"
 
 
-def expected_losses(run: Run, documents: Mapping[str, str]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a failover would state as lost of one unit. ``since_ns``: when all was there for the last time; None where
+    nobody can tell. ``is_nothing``: it is proven that nothing is missing. ``is_measured``: False where a failover states
+    nothing of it, and no limit applies."""
+
+    text: str
+    since_ns: int | None = None
+    is_nothing: bool = False
+    is_measured: bool = True
+
+    def milliseconds(self, now_utc_ns: int) -> int | None:
+        """None: nobody can bound it."""
+        if self.is_nothing:
+            return 0
+        return None if self.since_ns is None else max(0, (now_utc_ns - self.since_ns) // 1_000_000)
+
+
+def expected(run: Run, documents: Mapping[str, Expected]) -> dict[str, Expected]:
     """What a failover would lose now, by unit; a planned move loses nothing, and says so by its gates."""
-    found = dict(documents)
-    if run.plan.operation is Operation.FAILOVER:
-        at = run.last.utc_ns
-        databases = {unit: expected_loss_text(seen, run.plan, at) for unit, seen in inspections(run).items()}
-        found = {**databases, **found}
-    return [f"{unit}: expected loss now: {loss}" for unit, loss in found.items()]
+    if run.plan.operation is not Operation.FAILOVER:
+        return dict(documents)
+    at = run.last.utc_ns
+    databases = {unit: expected_loss(seen, run.plan, at) for unit, seen in inspections(run).items()}
+    return {**databases, **documents}
+
+
+def expected_losses(losses: Mapping[str, Expected]) -> list[str]:
+    return [f"{unit}: expected loss now: {loss.text}" for unit, loss in losses.items()]
 
 
 def stands(plan: Plan) -> bool:
@@ -44,24 +66,25 @@ def site_of(found: Mapping[str, Json], site: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def expected_loss_text(found: Mapping[str, Json], plan: Plan, now_utc_ns: int) -> str:
+def expected_loss(found: Mapping[str, Json], plan: Plan, now_utc_ns: int) -> Expected:
     """The loss that a failover would state now: an expectation; the run measures it after the fence."""
     target = site_of(found, plan.target)
     writers = target.get("writers") or {}
     if stands(plan):
-        return f"0 ({plan.target} takes the writes already; what the other side alone held was listed)"
+        text = f"0 ({plan.target} takes the writes already; what the other side alone held was listed)"
+        return Expected(text, is_nothing=True)
     home = site_of(found, plan.source)
     broken = home.get("role") == "primary" and home.get("waits") is False
     promised = writers and all(w.get("durability") == "remote" for w in writers.values())
     if promised and target.get("waits") is True and not broken:
-        return "0 (every acknowledged commit waited for the embassy)"
+        return Expected("0 (every acknowledged commit waited for the embassy)", is_nothing=True)
     last = target.get("last_commit_ns")
     if not isinstance(last, int) or target.get("heartbeat_ns") is None:
-        return "unknown (no heartbeat from home)"
+        return Expected("unknown (no heartbeat from home)")
     age_ms = max(0, (now_utc_ns - last) // 1_000_000)
     behind = ""
     if home.get("lsn") and target.get("receive_lsn"):
         from orchestrator.core.loss import lsn_number
 
         behind = f", {size_text(max(0, lsn_number(home['lsn']) - lsn_number(target['receive_lsn'])))} behind"
-    return f"up to {duration_text(age_ms)} (last commit present at {utc_text(last)}{behind})"
+    return Expected(f"up to {duration_text(age_ms)} (last commit present at {utc_text(last)}{behind})", last)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.bootstrap.documents import expected_of_documents
 from orchestrator.bootstrap.expected import (
     INSPECT,
-    expected_loss_text,
+    Expected,
+    expected_loss,
     expected_losses,
     inspections,
     site_of,
@@ -63,9 +64,8 @@ class Seen:
     findings: tuple[str, ...] = ()
 
 
-def confirmation(run: Run, documents: Mapping[str, str]) -> Confirmation:
-    """The services, whose they are and under which law, and the loss to be expected now. ``documents``: unit →
-    what can be said of the loss of documents."""
+def confirmation(run: Run, losses: Mapping[str, Expected]) -> Confirmation:
+    """The services, whose they are and under which law, and the loss to be expected now, by unit."""
     plan = run.plan
     lines = [f"{plan.operation}: {plan.source or 'the old side'} → {plan.target}, plan {plan.digest[:12]}"]
     for facts in plan.services.values():
@@ -79,7 +79,7 @@ def confirmation(run: Run, documents: Mapping[str, str]) -> Confirmation:
         lines += [f"  {line}" for line in describe(unit, found, plan)]
         source = site_of(found, plan.source)
         healthy = healthy or (bool(source.get("reachable")) and source.get("serves_writes") is True)
-    lines += [f"  {line}" for line in expected_losses(run, documents)]
+    lines += [f"  {line}" for line in expected_losses(losses)]
     lines += [f"  {line}" for line in other_findings(run)]
     return Confirmation("\n".join(lines), healthy)
 
@@ -137,14 +137,25 @@ def observe(app: App, plan: Plan) -> dict[str, Any]:
     at = now(app.clock)
     observed: dict[str, Any] = {"at": moment(at), "steps": found, "lines": _lines(app, plan, found)}
     if plan.operation is Operation.FAILOVER:
-        observed["loss"] = {
-            step.unit: expected_loss_text(found[step.id].get("evidence") or {}, plan, at.utc_ns)
-            for step in steps
-            if step.action.kind == INSPECT
-        } | expected_of_documents(app, plan)
+        losses = {**_expected(plan, found, at.utc_ns), **expected_of_documents(app, plan)}
+        observed["loss"] = {unit: loss.text for unit, loss in losses.items()}
     else:
         observed["lines"] += look_for_conflicts(app).text.splitlines()
     return observed
+
+
+def expected_now(app: App, plan: Plan) -> dict[str, Expected]:
+    """What a failover would lose by what the sites say at this moment."""
+    found = _perform(app, plan, [step for step in plan.steps.values() if step.action.kind == INSPECT])
+    return {**_expected(plan, found, app.clock.utc_ns()), **expected_of_documents(app, plan)}
+
+
+def _expected(plan: Plan, found: Mapping[str, Any], now_utc_ns: int) -> dict[str, Expected]:
+    return {
+        plan.steps[step].unit: expected_loss(seen.get("evidence") or {}, plan, now_utc_ns)
+        for step, seen in found.items()
+        if plan.steps[step].action.kind == INSPECT
+    }
 
 
 def read_only_gates(plan: Plan) -> list[Step]:

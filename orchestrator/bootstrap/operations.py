@@ -239,13 +239,3 @@ def _must_be_runnable(app: App, plan: Plan) -> None:
                 f"{step.action.kind}, this program ({__version__}) has {version}; install the one that made it",
                 ("continuity status", "continuity report", "continuity abort --reason TEXT"),
             )
-
-
-def strictest_rpo_ms(plan: Plan) -> int:
-    """What ``--yes`` may accept at most: the smallest RPO of the services that can lose anything, 0 without any.
-
-    A service whose group holds no state loses nothing, so its objective bounds nobody else's loss.
-    """
-    return min(
-        (facts.rpo_ms for facts in plan.services.values() if plan.groups[facts.group].units), default=0
-    )

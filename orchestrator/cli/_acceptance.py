@@ -7,8 +7,10 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from orchestrator.core.inputs import LOSS_UNKNOWN
+from orchestrator.core.guards import DECIDING_MS, accepted_ms
+from orchestrator.core.inputs import LOSS_UNKNOWN, LOSS_WITHIN_RPO
 from orchestrator.core.model import Operation
+from orchestrator.core.plan import Plan, strictest_rpo_ms
 from orchestrator.core.states import RunState
 from orchestrator.errors import RefusedError
 
@@ -16,6 +18,7 @@ LOOK_AGAIN_SECONDS = 3.0
 
 if TYPE_CHECKING:
     from orchestrator.bootstrap.app import App
+    from orchestrator.bootstrap.expected import Expected
     from orchestrator.bootstrap.observe import Confirmation
     from orchestrator.bootstrap.operations import Driver
     from orchestrator.core.run import Run
@@ -85,14 +88,13 @@ def will_be_asked(run: Run) -> bool:
 
 
 def limit_on_resume_ms(journal: Journal, run: Run) -> int:
-    """What is accepted on taking a run up if nobody says more: the strictest RPO, or more where people
-    accepted more by name of the loss as it was last stated. Nothing for a planned move."""
-    from orchestrator.bootstrap.operations import strictest_rpo_ms
-
+    """What is accepted on taking a run up if nobody says more: each RPO, or one limit where people accepted more
+    than any of them by name of the loss as it was last stated. Nothing for a planned move."""
     if not may_lose(run):
         return 0
-    limits = [strictest_rpo_ms(run.plan), *_accepted_by_name_ms(journal, run)]
-    return LOSS_UNKNOWN if LOSS_UNKNOWN in limits else max(limits)
+    highest = max((strictest_rpo_ms(run.plan, group) for group in run.plan.groups), default=0)
+    by_name = _accepted_by_name_ms(journal, run)
+    return next((limit for limit in by_name if limit == LOSS_UNKNOWN or limit > highest), LOSS_WITHIN_RPO)
 
 
 def _accepted_by_name_ms(journal: Journal, run: Run) -> list[int]:
@@ -109,12 +111,14 @@ def _accepted_by_name_ms(journal: Journal, run: Run) -> list[int]:
     return []
 
 
-def text(limit_ms: int) -> str:
+def text(limit_ms: int, plan: Plan) -> str:
     """What somebody who confirms accepts."""
     from orchestrator.core.values import duration_text
 
     if limit_ms == LOSS_UNKNOWN:
-        amount = "a loss that nobody can bound"
+        return "By confirming you accept a loss that nobody can bound."
+    if limit_ms == LOSS_WITHIN_RPO:
+        amount = _each_rpo(plan)
     elif limit_ms == 0:
         amount = "no data loss"
     else:
@@ -122,21 +126,69 @@ def text(limit_ms: int) -> str:
     return f"By confirming you accept {amount}; if more is found, the run holds and asks again."
 
 
-def before_yes(run: Run, documents: Mapping[str, str], limit_ms: int) -> list[str]:
+def _each_rpo(plan: Plan) -> str:
+    """Of the groups that hold data, what may be lost of each by its own objectives."""
+    from orchestrator.core.values import duration_text
+
+    goals = {name: strictest_rpo_ms(plan, name) for name, move in plan.groups.items() if move.units}
+    if not any(goals.values()):
+        return "no data loss"
+    amounts = {name: f"at most {duration_text(goal)}" if goal else "nothing" for name, goal in goals.items()}
+    if len(set(amounts.values())) == 1:
+        return f"{next(iter(amounts.values()))} of data loss"
+    return "data loss up to the RPO: " + ", ".join(f"{amount} of {name}" for name, amount in amounts.items())
+
+
+def before_yes(run: Run, losses: Mapping[str, Expected], limit_ms: int) -> list[str]:
     """What whoever said --yes is told before the order is given: what was found, the loss that is about to be
-    accepted, and up to which limit. ``documents``: unit → what can be said of the loss of documents."""
+    accepted, by unit, and up to which limit."""
     from orchestrator.bootstrap.expected import expected_losses
     from orchestrator.bootstrap.observe import preflight_findings
 
-    return [*preflight_findings(run), *expected_losses(run, documents), text(limit_ms)]
+    return [*preflight_findings(run), *expected_losses(losses), text(limit_ms, run.plan)]
+
+
+def above(run: Run, losses: Mapping[str, Expected], limit_ms: int, now_utc_ns: int) -> dict[str, int | None]:
+    """Unit → what it would lose by now, in milliseconds, of all that lose more than is accepted. Such a run would fence
+    the old side and then hold: nobody would write anywhere until people have accepted more."""
+    groups = {unit: name for name, move in run.plan.groups.items() for unit in move.units}
+    found = {}
+    for unit, loss in losses.items():
+        if not loss.is_measured or loss.is_nothing:
+            continue
+        limit = accepted_ms(run.plan, groups.get(unit, ""), limit_ms)
+        lost = loss.milliseconds(now_utc_ns)
+        if limit != LOSS_UNKNOWN and (lost is None or limit is None or lost > limit):
+            found[unit] = lost
+    return found
+
+
+def enough_ms(lost: Mapping[str, int | None]) -> int:
+    """A limit that lets all of these pass, with the time that people take to confirm it."""
+    most = max((-1 if loss is None else loss for loss in lost.values()), default=0)
+    if None in lost.values():
+        return LOSS_UNKNOWN
+    return -(-most // 1_000) * 1_000 + DECIDING_MS
+
+
+def limit_text(limit_ms: int) -> str:
+    """A limit as people type it behind --accept-loss."""
+    from orchestrator.core.values import duration_text
+
+    return "unknown" if limit_ms == LOSS_UNKNOWN else duration_text(limit_ms)
+
+
+def above_text(lost: Mapping[str, int | None]) -> str:
+    from orchestrator.core.loss import bound_text
+
+    told = [f"{unit}: {'nobody can tell' if ms is None else bound_text(ms)}" for unit, ms in lost.items()]
+    return f"more would be lost than is accepted ({'; '.join(told)})"
 
 
 def resume_command(run: Run) -> str:
     """How a run without a driver goes on; what was accepted of its loss is said again, so that it is not lost."""
-    from orchestrator.core.values import duration_text
-
     command = f"continuity resume {run.id}"
     limit = run.accepted_loss_ms
-    if not limit or not will_be_asked(run):
+    if not limit or limit == LOSS_WITHIN_RPO or not will_be_asked(run):
         return command
-    return f"{command} --accept-loss {'unknown' if limit == LOSS_UNKNOWN else duration_text(limit)}"
+    return f"{command} --accept-loss {limit_text(limit)}"

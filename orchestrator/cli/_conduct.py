@@ -7,6 +7,7 @@ meanwhile makes the question void: it is withdrawn, and what happened is said.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from orchestrator.cli import _exits
 from orchestrator.cli._output import Output, emit
 from orchestrator.cli._prompt import Keyboard, Prompt, Screen
 from orchestrator.cli.verbs import loss_limit_ms, say_what_follows
-from orchestrator.core.inputs import Abort, Confirm, Resume
+from orchestrator.core.inputs import LOSS_WITHIN_RPO, Abort, Confirm, Resume
 from orchestrator.core.plan import asked
 from orchestrator.core.run import Run, all_promoted
 from orchestrator.core.states import RunState, StepState
@@ -25,6 +26,7 @@ from orchestrator.errors import RefusedError
 
 if TYPE_CHECKING:
     from orchestrator.bootstrap.app import App
+    from orchestrator.bootstrap.expected import Expected
     from orchestrator.bootstrap.operations import Driver
 
 ORDER, ACCEPTANCE = " order", " acceptance"
@@ -55,6 +57,8 @@ class Conductor:
     confirmed: list[str] = field(default_factory=list)  # typed, and not yet in the log
     declined: set[str] = field(default_factory=set)
     has_gone_on: bool = False  # something was confirmed since people declined
+    losses: Mapping[str, Expected] = field(default_factory=dict)  # as they were shown, by unit
+    raised_ms: int | None = None  # the limit that the phrase names, where what was accepted is not enough
 
     def drive(self) -> int:
         """Drive to the end, asking people where the run waits for them. Returns the exit code."""
@@ -111,30 +115,60 @@ class Conductor:
         else:
             if not self.flags.even_if_healthy:
                 acceptance.refuse_a_healthy_source(self.app, self.driver, self.flags.by, None)
-            self._authorise("typed")
+            if self._has_grown():
+                self._ask_for_the_order(self.losses)
+            else:
+                self._authorise("typed")
 
-    def _ask_for_the_order(self) -> None:
+    def _ask_for_the_order(self, losses: Mapping[str, Expected] | None = None) -> None:
+        """Whoever orders a failover accepts what would be lost, or is refused before anything is fenced: else the run
+        would hold with nobody writing anywhere. ``losses``: what is known better than by the run's preflight."""
         from orchestrator.bootstrap.documents import expected_of_documents
+        from orchestrator.bootstrap.expected import expected
         from orchestrator.bootstrap.observe import confirmation
 
         run, say = self.driver.run, self.prompt.screen.say
-        documents = expected_of_documents(self.app, run.plan)
-        shown = confirmation(run, documents)
+        self.losses = losses or expected(run, expected_of_documents(self.app, run.plan))
+        shown = confirmation(run, self.losses)
         if not self.flags.even_if_healthy:
             acceptance.refuse_a_healthy_source(self.app, self.driver, self.flags.by, shown)
+        above = acceptance.above(run, self.losses, self._limit_ms(run), self.app.clock.utc_ns())
+        enough = acceptance.enough_ms(above)
         if not self.flags.is_confirmed:
-            phrase = f"{run.plan.operation} {run.plan.target}"
-            self.prompt.open(ORDER, phrase, shown.text, acceptance.text(self._limit_ms(run)))
+            phrase, told = f"{run.plan.operation} {run.plan.target}", shown.text
+            if above:
+                self.raised_ms = enough
+                phrase += f" --accept-loss {acceptance.limit_text(enough)}"
+                told += f"\n{acceptance.above_text(above)}: the phrase accepts it"
+            self.prompt.open(ORDER, phrase, told, acceptance.text(self._limit_ms(run), run.plan))
             return
-        for line in acceptance.before_yes(run, documents, self._limit_ms(run)):
+        for line in acceptance.before_yes(run, self.losses, self._limit_ms(run)):
             say(line)
+        if above:
+            self._tell(Abort(now(self.app.clock), self.flags.by, acceptance.above_text(above)))
+            raise RefusedError(
+                f"{acceptance.above_text(above)}: nothing was changed",
+                (_exits.again("--accept-loss", acceptance.limit_text(enough)),),
+            )
         self._authorise("--yes")
 
-    def _limit_ms(self, run: Run) -> int:
-        from orchestrator.bootstrap.operations import strictest_rpo_ms
+    def _has_grown(self) -> bool:
+        """Would more be lost by now than the phrase accepts, because people took their time? Then the sites are asked
+        again, and the new figures are what people confirm."""
+        from orchestrator.bootstrap.observe import expected_now
 
-        limit = loss_limit_ms(self.flags.accept_loss) if acceptance.may_lose(run) else 0
-        return strictest_rpo_ms(run.plan) if limit is None else limit
+        run, limit = self.driver.run, self._limit_ms(self.driver.run)
+        if acceptance.above(run, self.losses, limit, self.app.clock.utc_ns()):
+            self.losses = expected_now(self.app, run.plan)
+        return bool(acceptance.above(run, self.losses, limit, self.app.clock.utc_ns()))
+
+    def _limit_ms(self, run: Run) -> int:
+        if not acceptance.may_lose(run):
+            return 0
+        if self.raised_ms is not None:
+            return self.raised_ms
+        limit = loss_limit_ms(self.flags.accept_loss)
+        return LOSS_WITHIN_RPO if limit is None else limit
 
     def _authorise(self, method: str) -> None:
         try:
@@ -184,7 +218,7 @@ class Conductor:
     def _submit(self) -> bool:
         """False: nothing was told to the run."""
         steps, self.confirmed = self.confirmed, []
-        text = "confirmed with the command"
+        text = "confirmed with the command" if self.flags.is_confirmed else "typed"
         told = [self._tell(Confirm(now(self.app.clock), self.flags.by, step, text)) for step in steps]
         self.has_gone_on = self.has_gone_on or any(told)
         return any(told)
@@ -216,6 +250,8 @@ def waiting(run: Run) -> list[str]:
 def accept_again(app: App, driver: Driver, flags: Flags, screen: Screen) -> Resume | None:
     """A crash or a pause voids the accepted loss until every promotion was sent: ask for it again. The verb that
     lets the run go on here; None where another terminal has said meanwhile how it goes on."""
+    from orchestrator.reports.state import loss_text
+
     run = driver.run
     if all_promoted(run):
         return Resume(now(app.clock), flags.by)
@@ -224,7 +260,8 @@ def accept_again(app: App, driver: Driver, flags: Flags, screen: Screen) -> Resu
         limit = acceptance.limit_on_resume_ms(app.journal, run)
     if not flags.is_confirmed:
         prompt = Prompt(screen, Keyboard())
-        prompt.open(ACCEPTANCE, f"resume {run.id}", acceptance.text(limit))
+        losses = [f"stated loss of {unit}: {loss_text(loss)}" for unit, loss in sorted(run.losses.items())]
+        prompt.open(ACCEPTANCE, f"resume {run.id}", *losses, acceptance.text(limit, run.plan))
         is_typed = None
         while is_typed is None:
             is_typed = prompt.answer(seconds_max=POLL_SECONDS_FOR_PEOPLE)
@@ -234,7 +271,7 @@ def accept_again(app: App, driver: Driver, flags: Flags, screen: Screen) -> Resu
         if not is_typed:
             raise RefusedError("not confirmed: the run stays as it is", (f"continuity resume {run.id}",))
     elif acceptance.may_lose(run):
-        screen.say(acceptance.text(limit))
+        screen.say(acceptance.text(limit, run.plan))
     return Resume(now(app.clock), flags.by, limit)
 
 

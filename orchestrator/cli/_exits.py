@@ -101,10 +101,17 @@ def run_stands(run: str) -> Iterator[None]:
 
 
 def again(*options: str) -> str:
-    """This very command, with more options: what is offered can be copied."""
+    """This very command, with more options, or one of its options with another value: what is offered can be copied."""
     import shlex
 
-    return shlex.join(["continuity", *sys.argv[1:], *options])
+    words = sys.argv[1:]
+    if len(options) == 2:
+        named, _ = options
+        words = [word for word in words if not word.startswith(f"{named}=")]
+        while named in words:
+            at = words.index(named)
+            del words[at : at + 2]
+    return shlex.join(["continuity", *words, *options])
 
 
 def guarded(call: Callable[[], None]) -> int:

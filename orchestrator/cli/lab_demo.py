@@ -146,10 +146,12 @@ def _lines(stated: dict[str, Any]) -> list[str]:
 
 
 def _bounds(loss: dict[str, Any]) -> tuple[str, str]:
+    from orchestrator.reports.state import rows_text
+
     size, rows = loss["bytes"], loss["rows_bound"]
     return (
         "bytes unknown" if size is None else f"{size} bytes",
-        "rows unknown" if rows is None else f"at most {rows} rows",
+        "rows unknown" if rows is None else rows_text(rows),
     )
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from orchestrator.engine.journal import Tracked
 
 YesOption = Annotated[
-    bool, typer.Option("--yes", "-y", help="Confirm without asking; accepts a loss within the RPO only.")
+    bool, typer.Option("--yes", "-y", help="Confirm without asking; accepts a loss within each RPO only.")
 ]
 AcceptLossOption = Annotated[
     str | None, typer.Option("--accept-loss", help="Accept this much loss: 30s, 10m, 0 or unknown.")

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
 from orchestrator.core.decision import group_granted
-from orchestrator.core.inputs import LOSS_UNKNOWN, At
+from orchestrator.core.inputs import LOSS_UNKNOWN, LOSS_WITHIN_RPO, At
 from orchestrator.core.loss import bound_text
 from orchestrator.core.model import Operation, ProofKind
-from orchestrator.core.plan import GIVE_WAY_MS, MANUAL, Gate, Role, Step
+from orchestrator.core.plan import GIVE_WAY_MS, MANUAL, Gate, Plan, Role, Step, strictest_rpo_ms
 from orchestrator.core.run import Run, StepRun
 from orchestrator.core.states import SATISFIED, StepState
 
@@ -158,10 +158,12 @@ def gives_way_until_ns(run: Run, at: At) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """Since when the old side surely does not write. ``grows``: a renewed proof will say a later time."""
+    """Since when the old side surely does not write. ``grows``: a renewed proof will say a later time.
+    ``word``: who says so, where people's word is all there is."""
 
     since: At
     grows: bool
+    word: str = ""
 
 
 def proven_since(run: Run, unit: str, group: str) -> Proven | None:
@@ -181,7 +183,7 @@ def proven_since(run: Run, unit: str, group: str) -> Proven | None:
 def _proofs(run: Run, unit: str, host: str) -> Iterator[Proven]:
     lost = run.lost_sites.get(run.plan.parts.hosts[host].site)
     if lost:
-        yield Proven(At(lost.lost_at_ns, lost.at.mono_ns), grows=False)
+        yield Proven(At(lost.lost_at_ns, lost.at.mono_ns), grows=False, word=lost.by)
     for fence in run.index.covering[unit, host]:
         since = run.step(fence).proof_since
         if since:
@@ -236,20 +238,27 @@ def loss_accepted(run: Run, step: Step, at: At) -> Answer:
         return Renew(tuple(stale), "the loss was measured too long ago, or before the fence")
     if any(unit not in run.losses for unit in units):
         return Wait("a stated loss")
-    above = [unit for unit in units if not _is_accepted(run, run.losses[unit].milliseconds)]
+    above = [unit for unit in units if not is_within(run, step.group, run.losses[unit].milliseconds)]
     return _not_accepted(run, above, step.group) if above else Open()
 
 
-def _is_accepted(run: Run, milliseconds: int | None) -> bool:
-    accepted = run.accepted_loss_ms
+def is_within(run: Run, group: str, milliseconds: int | None) -> bool:
+    """Do people accept this loss of a group? None: a loss that nobody can bound."""
+    accepted = accepted_ms(run.plan, group, run.accepted_loss_ms)
     if milliseconds == 0 or accepted == LOSS_UNKNOWN:
         return True
     return milliseconds is not None and accepted is not None and milliseconds <= accepted
 
 
+def accepted_ms(plan: Plan, group: str, limit_ms: int | None) -> int | None:
+    """What a limit means for one group, in milliseconds or LOSS_UNKNOWN; None: nothing is accepted."""
+    return strictest_rpo_ms(plan, group) if limit_ms == LOSS_WITHIN_RPO else limit_ms
+
+
 def _not_accepted(run: Run, units: Sequence[str], group: str) -> Blocked:
-    accepted = run.accepted_loss_ms
+    accepted = accepted_ms(run.plan, group, run.accepted_loss_ms)
     limit = "nothing is accepted" if accepted is None else f"accepted: at most {bound_text(accepted)}"
+    limit += ", the RPO" if run.accepted_loss_ms == LOSS_WITHIN_RPO else ""
     stated = [(unit, run.losses[unit]) for unit in units]
     shown = [
         f"{unit}: stated loss {'unknown' if loss.milliseconds is None else bound_text(loss.milliseconds)} ({loss.basis})"

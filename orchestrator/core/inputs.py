@@ -79,11 +79,13 @@ DriverInput: TypeAlias = DriverStarted | Proceed | Ended | Checked | UndoEnded |
 
 LOSS_UNKNOWN = -1
 """As an accepted limit: people accept a loss that nobody can bound."""
+LOSS_WITHIN_RPO = -2
+"""As an accepted limit: of each group the strictest RPO of its own services, and nobody else's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Authorise:
-    """People confirmed the plan with this digest. ``accepted_loss_ms``: a limit, or LOSS_UNKNOWN."""
+    """People confirmed the plan with this digest. ``accepted_loss_ms``: a limit, LOSS_UNKNOWN or LOSS_WITHIN_RPO."""
 
     at: At
     by: str

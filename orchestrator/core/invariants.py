@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from orchestrator.core import events
 from orchestrator.core.deep_invariants import DEEP as DEEP
 from orchestrator.core.events import RunEvent
-from orchestrator.core.inputs import LOSS_UNKNOWN, At
+from orchestrator.core.inputs import LOSS_UNKNOWN, LOSS_WITHIN_RPO, At
 from orchestrator.core.model import ProofKind
 from orchestrator.core.plan import CANNOT_BE_SKIPPED, MANUAL, Gate, Role, Step
 from orchestrator.core.run import Run, counts_as_met, has_ended, promoted
@@ -184,10 +184,13 @@ def no_promote_unverified(before: Run, after: Run, new: Sequence[RunEvent]) -> l
 def no_promote_above_accepted_loss(before: Run, after: Run, new: Sequence[RunEvent]) -> list[str]:
     """A promotion starts only with losses that were measured just now and that people accepted."""
     out = []
-    accepted = after.accepted_loss_ms
     for step, at in _started(after, new, Role.PROMOTE):
         if Gate.LOSS_ACCEPTED not in step.gates:
             continue
+        accepted = after.accepted_loss_ms
+        if accepted == LOSS_WITHIN_RPO:
+            goals = [facts.rpo_ms for facts in after.plan.services.values() if facts.group == step.group]
+            accepted = min(goals, default=0)
         for unit in after.index.accepted_with[step.unit]:
             stated = after.losses.get(unit)
             measured = all(_is_young(after, loss, at) for loss in after.index.loss.get(unit, ()))

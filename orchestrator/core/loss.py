@@ -16,6 +16,7 @@ from orchestrator.core.values import Json, duration_text
 
 MILLISECOND_NS = 1_000_000
 LAST_COMMIT = "fence proof's time - last commit present abroad"
+NOT_SEEN = "by the word of {} alone that the site is lost: nobody saw it closed, and what it still takes is not counted"
 NO_HEARTBEAT = "no heartbeat from home bounds an idle register"
 CLOCKS_APART_MS = 1_000
 """A last commit later than the proof by more than this cannot be explained by two clocks."""
@@ -27,8 +28,11 @@ def lsn_number(text: str) -> int:
     return (int(high, 16) << 32) + int(low, 16)
 
 
-def state_loss(unit: str, evidence: Mapping[str, Json], fenced_utc_ns: int | None, at: At) -> LossStated:
-    """The stated loss of a unit from the evidence of its LOSS step.
+def state_loss(
+    unit: str, evidence: Mapping[str, Json], fenced_utc_ns: int | None, at: At, word: str = ""
+) -> LossStated:
+    """The stated loss of a unit from the evidence of its LOSS step. ``word``: who declared the site lost at the time of
+    the fence, where nothing else proves it: what the site takes after that moment is in no figure.
 
     Evidence: durability (remote | local), last_commit_ns | null, heartbeat_ns | null, received_lsn,
     home_lsn | null, write_rate_rows_per_s | null. What is not a database says itself what its moment rests on
@@ -44,13 +48,26 @@ def state_loss(unit: str, evidence: Mapping[str, Json], fenced_utc_ns: int | Non
     if not isinstance(last_commit, int) or evidence.get("heartbeat_ns") is None:
         return LossStated(at, unit, None, lost_bytes, None, str(evidence.get("without") or NO_HEARTBEAT))
     milliseconds = -((last_commit - fenced_utc_ns) // MILLISECOND_NS)
-    if milliseconds < -CLOCKS_APART_MS and not evidence.get("is_look"):
+    if milliseconds < -CLOCKS_APART_MS and (word or not evidence.get("is_look")):
         basis = "what is here is newer than the moment at which the old side is said to have stopped"
         return LossStated(at, unit, None, lost_bytes, None, basis)
     milliseconds = max(1, milliseconds)
     rate = evidence.get("write_rate_rows_per_s")
     rows = -(-milliseconds * rate // 1000) if isinstance(rate, int) else None
-    return LossStated(at, unit, milliseconds, lost_bytes, rows, str(evidence.get("basis") or LAST_COMMIT))
+    basis = str(evidence.get("basis") or LAST_COMMIT) + _clocks(evidence)
+    if word:
+        basis += f"; {NOT_SEEN.format(word)}"
+    return LossStated(at, unit, milliseconds, lost_bytes, rows, basis)
+
+
+def _clocks(evidence: Mapping[str, Json]) -> str:
+    """How far the clock that wrote the last commit is from the one that timed the proof, where anybody looked."""
+    if "clock_offset_ms" not in evidence:
+        return ""
+    offset = evidence["clock_offset_ms"]
+    if not isinstance(offset, int):
+        return "; the old side's clock was not seen"
+    return f"; the old side's clock: {offset:+} ms"
 
 
 def _bytes(evidence: Mapping[str, Json]) -> int | None:

@@ -218,7 +218,8 @@ def _state_loss(draft: Draft, step: Step) -> None:
     if step.role is Role.LOSS:
         proven = guards.proven_since(draft.run, step.unit, step.group)
         fenced_ns = proven.since.utc_ns if proven else None
-        draft.emit(loss.state_loss(step.unit, draft.run.step(step.id).evidence, fenced_ns, draft.at))
+        word = proven.word if proven else ""
+        draft.emit(loss.state_loss(step.unit, draft.run.step(step.id).evidence, fenced_ns, draft.at, word))
 
 
 def _undo_ended(draft: Draft, given: UndoEnded) -> None:

@@ -258,6 +258,11 @@ def accepted_with(plan: Plan) -> dict[str, tuple[str, ...]]:
     return {unit: tuple(dict.fromkeys([unit, *beside[group]])) for unit, group in asking.items()}
 
 
+def strictest_rpo_ms(plan: Plan, group: str) -> int:
+    """What may be lost of a group at most by its own objectives; 0 where no service of it states one."""
+    return min((facts.rpo_ms for facts in plan.services.values() if facts.group == group), default=0)
+
+
 def tiers_of_units(plan: Plan) -> dict[str, int]:
     """Each unit has the tier of its service; a shared one the lowest of its group. 0 comes first."""
     groups = {

@@ -12,6 +12,7 @@ from typing import Any, assert_never
 from orchestrator.core import abort, events, guards, verb_table
 from orchestrator.core.decision import Draft
 from orchestrator.core.inputs import (
+    LOSS_UNKNOWN,
     Abort,
     Accept,
     Authorise,
@@ -24,8 +25,9 @@ from orchestrator.core.inputs import (
     Skip,
     Verb,
 )
+from orchestrator.core.loss import bound_text
 from orchestrator.core.plan import CANNOT_BE_SKIPPED, Role
-from orchestrator.core.run import Run, all_promoted, counts_as_met
+from orchestrator.core.run import NOT_SENT, Run, all_promoted, counts_as_met
 from orchestrator.core.settle import may_run_now
 from orchestrator.core.states import RunState, StepState
 from orchestrator.core.values import with_article
@@ -253,6 +255,27 @@ def gate_can_be_accepted(run: Run, verb: Accept) -> None:
             "accept: every promotion was sent already; the loss stands as stated",
             (f"continuity status {run.id}",),
         )
+    if above := _above(run, verb.limit_ms):
+        raise RefusedError(
+            f"accept: more is lost than that: {', '.join(above)}; with this limit the run would hold again",
+            (f"--limit {guards.enough(run)}",),
+        )
+
+
+def _above(run: Run, limit_ms: int) -> list[str]:
+    """Units that are not promoted yet and whose loss, as it was last stated, this limit does not cover."""
+    if limit_ms == LOSS_UNKNOWN:
+        return []
+    waiting = [unit for name, move in run.plan.groups.items() if _is_left(run, name) for unit in move.units]
+    return [
+        f"{unit} {'what nobody can bound' if loss.milliseconds is None else bound_text(loss.milliseconds)}"
+        for unit, loss in sorted(run.losses.items())
+        if unit in waiting and (loss.milliseconds is None or loss.milliseconds > limit_ms)
+    ]
+
+
+def _is_left(run: Run, group: str) -> bool:
+    return any(run.step(step).state in NOT_SENT for step in run.index.decisive.get(group, ()))
 
 
 def _open_gates(run: Run) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.core import events
 from orchestrator.core.events import Event
-from orchestrator.core.inputs import LOSS_UNKNOWN, At
+from orchestrator.core.inputs import LOSS_UNKNOWN, LOSS_WITHIN_RPO, At
 from orchestrator.core.log import Recorded
 from orchestrator.core.plan import Role, Step
 from orchestrator.core.run import Run
@@ -158,11 +158,12 @@ def _accepted(entries: Sequence[Recorded]) -> Iterator[dict[str, Any]]:
 
 
 def _limit(at: At, by: str, limit_ms: int, how: str) -> dict[str, Any]:
-    is_bounded = limit_ms != LOSS_UNKNOWN
+    is_bounded = limit_ms not in (LOSS_UNKNOWN, LOSS_WITHIN_RPO)
+    named = {LOSS_UNKNOWN: "unknown", LOSS_WITHIN_RPO: "the RPO of each service"}
     return {
         "at": moment(at),
         "by": by,
-        "limit": (duration_text(limit_ms) if limit_ms else "0") if is_bounded else "unknown",
+        "limit": (duration_text(limit_ms) if limit_ms else "0") if is_bounded else named[limit_ms],
         "limit_seconds": limit_ms / 1000 if is_bounded else None,
         "how": how,
     }

@@ -58,8 +58,13 @@ def loss_text(loss: Loss) -> str:
     if loss.milliseconds is None:
         return f"unknown ({loss.basis})"
     size = "" if loss.bytes is None else f", {size_text(loss.bytes)}"
-    rows = "" if loss.rows_bound is None else f", at most {loss.rows_bound} rows"
+    rows = "" if loss.rows_bound is None else f", {rows_text(loss.rows_bound)}"
     return f"{duration_text(loss.milliseconds)}{size}{rows} ({loss.basis})"
+
+
+def rows_text(bound: int) -> str:
+    """Rows as they are bounded: by the highest rate at which anybody saw them written, which may not have been it."""
+    return f"at most {bound} rows at the highest rate seen" if bound else "no rows"
 
 
 def run_document(run: Run, driver_pid: int) -> dict[str, Any]:

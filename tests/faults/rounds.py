@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from orchestrator.lab.layout import Lab
 from tests.faults import ledgers
 from tests.faults.ledgers import Reader, Told
 from tests.interrupt.drivers import Drivers
+from tests.labs import power_controller_silent
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +33,7 @@ TRIES_AFTER_MIN = 3
 PAUSE_MS = 100  # between a client's writes: their rate then depends little on how busy this machine is
 ORDER_SECONDS_MAX = 1.5  # people decide within this of the disruption, in these rounds
 PLANTED_SECONDS = 3.0
+SLOW_PROOF_SECONDS = 2.5  # within the fences' budget
 BUSY_SECONDS_MAX = 30.0
 SECOND_NS = 1_000_000_000
 
@@ -57,7 +60,10 @@ DECLARED = Scenario("link cut, declared lost", "link-cut", fences="nothing", ret
 RETURNS = Scenario("home crash, returns", "home-crash", returns=True)
 PLANTED = Scenario("3 s not replicated, crash", "home-crash", planted_seconds=PLANTED_SECONDS)
 LITTLE = Scenario(
-    "3 s not replicated, 1 s accepted", "home-crash", planted_seconds=PLANTED_SECONDS, accepts="1s"
+    "3 s not replicated, a slow proof, 5 s accepted",
+    "home-crash",
+    planted_seconds=PLANTED_SECONDS,
+    accepts="5s",
 )
 LIE = Scenario("link cut, fence is a lie", "link-cut", fences="lie", returns=True)
 
@@ -175,7 +181,8 @@ class Player:
 
     def _order(self, found: Round) -> None:
         accepts = {"accept_loss": found.scenario.accepts} if found.scenario.accepts else {}
-        ended = self.drivers.drive("failover", **accepts)
+        with self._slow_proof() if accepts else contextlib.nullcontext():
+            ended = self.drivers.drive("failover", **accepts)
         found.run = ended.run
         if found.scenario.fences == "nothing" or accepts:
             assert ended.code == HELD, self.drivers.said()
@@ -185,6 +192,18 @@ class Player:
             begun_before = self.drivers.runs().index(found.run)
             ended = self.drivers.drive("failover", accept_loss="unknown", runs_before=begun_before)
         assert ended.code == DONE, self.drivers.said()
+
+    @contextlib.contextmanager
+    def _slow_proof(self) -> Iterator[None]:
+        """What is expected to be lost is within what is accepted; what is stated, after the fence, is not."""
+        with power_controller_silent(self.lab) as speak:
+            later = threading.Timer(SLOW_PROOF_SECONDS, speak)
+            later.start()
+            try:
+                yield
+            finally:
+                later.cancel()
+                later.join()
 
     def _declare(self, run: str) -> None:
         app = self.drivers.journal()

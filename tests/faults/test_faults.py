@@ -183,7 +183,7 @@ def test_more_loss_than_was_accepted_holds_the_run_before_the_promotion(rounds: 
     (found,) = [found for found in rounds if found.scenario is LITTLE]
     held = found.held[-1]
     assert isinstance(held, events.RunHeld)
-    assert [cause for cause in held.causes if "stated loss" in cause and "accepted: at most 1s" in cause], (
+    assert [cause for cause in held.causes if "stated loss" in cause and "accepted: at most 5s" in cause], (
         held.causes
     )
     assert [choice for choice in held.choices if f"continuity accept {found.run} loss --limit" in choice]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import math
 import re
 import threading
 import time
@@ -16,10 +17,12 @@ from typing import Any
 import pytest
 
 from orchestrator.actions import files_measure
+from orchestrator.cli._prompt import TRIES_MAX
 from orchestrator.core.model import Manager
 from orchestrator.drivers import supervisor
 from orchestrator.lab import adoption, editions, faults, layout, sites, supervise
 from orchestrator.lab.layout import SERVICE_HOSTS, SERVICE_PORTS, Lab, SiteName
+from orchestrator.runbook.units import parse_duration
 from tests import labs
 from tests.waiting import until
 
@@ -27,6 +30,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).resolve().parents[2]
 END_SECONDS = 60.0
+FENCE_SECONDS_MAX = 20
 ANSWER_SECONDS_MAX = 8.0
 UNIT_SECONDS_MAX = 5.0
 DONE, REFUSED, HELD = 0, 3, 4
@@ -113,6 +117,27 @@ def rows(path: Path) -> dict[str, tuple[str, str]]:
     return {row["document"]: (row["lost"], row["kept"] or "") for row in found if "document" in row}
 
 
+def what_grows_while_people_think_is_asked_again(lab: Lab, expected: str) -> None:
+    """What they confirm is what would be lost when they confirm it: the phrase then names the limit that covers it."""
+    known = time.monotonic()
+    age_seconds = parse_duration(expected.split()[2]) / 1_000
+    limit_seconds = math.ceil(age_seconds) + labs.ORDER_SECONDS_MAX
+    words = ("failover", *PEOPLE[:2], "--accept-loss", f"{limit_seconds}s")
+    with labs.terminal(lab, *words) as person:
+        assert person.wait_until_asked(END_SECONDS) == "failover embassy"
+        until(lambda: time.monotonic() - known > limit_seconds - age_seconds, "more is lost than that")
+        person.answer()
+        asked = person.wait_until_asked(END_SECONDS)
+        assert re.fullmatch(r"failover embassy --accept-loss (\d+m)?(\d+s)?", asked)
+        assert "more would be lost than is accepted" in person.said
+        assert f"By confirming you accept at most {asked.split()[-1]} of data loss" in person.said
+        for _ in range(TRIES_MAX):
+            person.wait_until_asked(END_SECONDS)
+            person.type("failover embassy")
+        assert person.finish(END_SECONDS) == REFUSED
+        assert "not confirmed: nothing was changed" in person.said
+
+
 def lose_home(lab: Lab, ledger: Ledger) -> None:
     """Home is lost with a document that had not arrived abroad; there other people go on."""
     assert ledger.put("home", "2026/a.txt", "first") == 200
@@ -124,11 +149,19 @@ def lose_home(lab: Lab, ledger: Ledger) -> None:
     taken_ns = time.time_ns()
     assert ledger.put("home", "2026/not-arrived.txt", "lost") == 200
     lost_ns = time.time_ns()
+    labs.set_fence_budget(lab, FENCE_SECONDS_MAX)
     faults.break_it(lab, "home-crash")
     unit = f"{SERVICE}/documents"
     live = say(lab, DONE, "plan", "failover", "--live")
     assert re.fullmatch(r"up to \S+ \(all documents were here at 20\S+\)", live["observed"]["loss"][unit])
-    held = say(lab, HELD, "failover", *PEOPLE, "--accept-loss", "0")
+    refused = say(lab, REFUSED, "failover", *PEOPLE, "--accept-loss", "0")
+    assert refused["message"].startswith(f"more would be lost than is accepted ({unit}: ")
+    assert refused["message"].endswith(": nothing was changed")
+    assert refused["instead"][0].count("--accept-loss") == 1
+    what_grows_while_people_think_is_asked_again(lab, live["observed"]["loss"][unit])
+    live = say(lab, DONE, "plan", "failover", "--live")
+    with labs.proof_slower_than_expected(lab, [live["observed"]["loss"][unit]]) as limit:
+        held = say(lab, HELD, "failover", *PEOPLE, "--accept-loss", limit)
     assert [cause.partition(":")[0] for cause in held["held"]["causes"]] == [unit]
     stated = held["loss"][unit]["seconds"]
     assert stated * 1e9 >= lost_ns - taken_ns, "what home took and never arrived lies within it"

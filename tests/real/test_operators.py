@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli._prompt import TRIES_MAX
-from orchestrator.lab import adoption, faults, processes, sites, traffic
+from orchestrator.lab import adoption, faults, sites, traffic
 from orchestrator.lab.layout import Lab
 from tests import labs
 from tests.terminal import Terminal
@@ -48,21 +48,11 @@ def lab() -> Iterator[Lab]:
         yield sites.up(sites.Wanted(owned=True), adopt=adoption.adopt)
 
 
-def environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "CONTINUITY_ESTATE"}
-    return {**kept, "PYTHONPATH": str(ROOT), "TERM": "dumb"}
-
-
-def terminal(lab: Lab, *words: str) -> Terminal:
-    argv = [*COMMAND, *words, "--estate", str(lab.estate)]
-    return Terminal(argv, environment=environment(), folder=lab.path)
-
-
 def say(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *words, "--estate", str(lab.estate)],
         cwd=lab.path,
-        env=environment(),
+        env=labs.environment(),
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -106,8 +96,8 @@ def until_asked_or_over(at: Terminal) -> str:
 
 def test_two_operators_at_once_one_wins_and_the_other_is_told_who(lab: Lab) -> None:
     with (
-        terminal(lab, "failover", "--even-if-healthy", "--by", ANNA) as one,
-        terminal(lab, "failover", "--even-if-healthy", "--by", BERT) as two,
+        labs.terminal(lab, "failover", "--even-if-healthy", "--by", ANNA) as one,
+        labs.terminal(lab, "failover", "--even-if-healthy", "--by", BERT) as two,
         ThreadPoolExecutor(2) as both,
     ):
         asked = list(both.map(until_asked_or_over, (one, two)))
@@ -146,7 +136,7 @@ def full_disk_of(lab: Lab, driver: Terminal) -> None:
 def test_a_disk_that_is_full_in_mid_run_ends_the_driver_with_what_stands_and_the_next_goes_on(
     lab: Lab,
 ) -> None:
-    with terminal(lab, "switchover", "--by", ANNA) as driver:
+    with labs.terminal(lab, "switchover", "--by", ANNA) as driver:
         assert driver.wait_until_asked(ASKED_SECONDS) == "switchover embassy"
         run = status(lab)["run"]["run"]
         full_disk_of(lab, driver)
@@ -170,21 +160,6 @@ def test_a_disk_that_is_full_in_mid_run_ends_the_driver_with_what_stands_and_the
     assert sites.active_site(lab) == "embassy"
     home = say(lab, "switchover", "--yes", "--by", BERT)
     assert home.returncode == 0, home.stderr
-
-
-@contextlib.contextmanager
-def power_controller_silent(lab: Lab) -> Iterator[None]:
-    """Nothing proves that home is off: its power controller accepts connections and says nothing."""
-    (found,) = [
-        process
-        for process in processes.of_part(lab.mark("outside"), lab.path / "outside").values()
-        if b"orchestrator.lab.power" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
-    ]
-    processes.send(found, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        processes.send(found, signal.SIGCONT)
 
 
 def wait_until_held(lab: Lab, driver: Terminal) -> str:
@@ -220,7 +195,7 @@ def pause_and_declare_and_go_on(lab: Lab, run: str, driver_pid: int) -> None:
 def test_a_driver_is_held_ordered_about_and_killed_while_another_terminal_gives_orders(lab: Lab) -> None:
     load = traffic.start(lab, traffic.Load(writers=2, pause_ms=20))
     faults.break_it(lab, "home-crash")
-    with terminal(lab, "failover", "--by", ANNA) as driver, power_controller_silent(lab):
+    with labs.terminal(lab, "failover", "--by", ANNA) as driver, labs.power_controller_silent(lab):
         assert driver.wait_until_asked(ASKED_SECONDS) == "failover embassy"
         driver.answer()
         run = wait_until_held(lab, driver)
@@ -250,7 +225,7 @@ def asked_about(driver: Terminal) -> str:
 
 def test_of_the_questions_before_going_home_some_are_answered_at_another_terminal(lab: Lab) -> None:
     faults.heal(lab, "home-crash")
-    with terminal(lab, "failback", "--by", ANNA) as driver:
+    with labs.terminal(lab, "failback", "--by", ANNA) as driver:
         assert driver.wait_until_asked(ASKED_SECONDS) == "failback home"
         driver.answer()
         assert driver.wait_until_asked(ASKED_SECONDS) == "confirmed"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.bootstrap.expected import Expected
 from orchestrator.bootstrap.observe import confirmation
 from orchestrator.cli._prompt import TRIES_MAX
 from orchestrator.core.plan import ServiceFacts
@@ -85,6 +86,6 @@ def test_all_that_happened_is_on_the_screen_before_people_are_asked() -> None:
 def test_a_service_that_may_lose_nothing_is_shown_as_in_the_plan() -> None:
     facts = ServiceFacts("register", "g", 1, "ministry", "", 60_000, 0, 0)
     run = start(replace(a_failover(), services={"register": facts}), created())
-    text = confirmation(run, {"gazette/documents": "not measured"}).text + "\n"
+    text = confirmation(run, {"gazette/documents": Expected("not measured", is_measured=False)}).text + "\n"
     assert "register (tier 1, ministry): RTO 1m, RPO 0\n" in text
     assert "gazette/documents: expected loss now: not measured\n" in text

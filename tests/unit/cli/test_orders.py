@@ -13,7 +13,7 @@ from orchestrator.cli import _acceptance as acceptance
 from orchestrator.cli import verbs
 from orchestrator.core.claims import CONTRADICTIONS
 from orchestrator.core.events import GateAccepted, RunCreated, SiteDeclaredLost
-from orchestrator.core.inputs import LOSS_UNKNOWN
+from orchestrator.core.inputs import LOSS_UNKNOWN, LOSS_WITHIN_RPO
 from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Failed
 from orchestrator.core.plan import Role
@@ -123,14 +123,14 @@ def test_what_was_accepted_is_said_again_in_the_next_command(tmp_path: Path) -> 
 def test_a_resume_honours_what_was_accepted_of_the_loss_as_it_was_last_stated(tmp_path: Path) -> None:
     story = told(tmp_path, HELD_FOR_LOSS)
     journal = Journal(story.store, plan_from_text)
-    assert acceptance.limit_on_resume_ms(journal, story.run) == 0, "the RPO of a plan without services"
+    assert acceptance.limit_on_resume_ms(journal, story.run) == LOSS_WITHIN_RPO
     for limit, means in ((LIMIT_MS, LIMIT_MS), (1_000, 1_000), (LOSS_UNKNOWN, LOSS_UNKNOWN)):
         tracked = journal.load(RUN)
         accepted = GateAccepted(at(100), "loss", "ann", "destroyed", limit)
         story._append({RUN_STREAM + RUN: [accepted]})
         assert acceptance.limit_on_resume_ms(journal, tracked.run) == means
     story._append({RUN_STREAM + RUN: [_stated_again(journal)]})
-    assert acceptance.limit_on_resume_ms(journal, journal.load(RUN).run) == 0, (
+    assert acceptance.limit_on_resume_ms(journal, journal.load(RUN).run) == LOSS_WITHIN_RPO, (
         "it was accepted of an older figure"
     )
 
@@ -146,7 +146,7 @@ def test_a_planned_move_accepts_nothing_whatever_its_objectives_are(tmp_path: Pa
     first = created()
     planned = start(a_failback(), RunCreated(first.at, RUN, "failback", first.digest, "ann", "laptop", ""))
     assert acceptance.limit_on_resume_ms(Journal(story.store, plan_from_text), planned) == 0
-    assert acceptance.text(0).startswith("By confirming you accept no data loss;")
+    assert acceptance.text(0, planned.plan).startswith("By confirming you accept no data loss;")
 
 
 def test_a_resume_that_asks_nothing_needs_no_terminal(tmp_path: Path) -> None:

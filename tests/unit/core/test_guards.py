@@ -11,9 +11,9 @@ from orchestrator.core import guards
 from orchestrator.core.fold_steps import set_step
 from orchestrator.core.guards import Blocked, Open, Renew, Wait
 from orchestrator.core.index import index_of
-from orchestrator.core.inputs import LOSS_UNKNOWN, At
+from orchestrator.core.inputs import LOSS_UNKNOWN, LOSS_WITHIN_RPO, At
 from orchestrator.core.model import Operation, ProofKind
-from orchestrator.core.plan import MANUAL, Gate, Plan, Role, Undo
+from orchestrator.core.plan import MANUAL, Gate, Plan, Role, ServiceFacts, Undo
 from orchestrator.core.run import Loss, Lost, Run, StepRun, start, with_run, with_step
 from orchestrator.core.states import RunState, StepState
 from tests.builders import a_failback, a_failover, a_mixed_failover, a_plan, a_step, at, created, stop
@@ -263,6 +263,24 @@ def test_what_moves_with_a_database_is_accepted_before_it_is_promoted() -> None:
     unknown = ask(guards.loss_accepted, mixed(700, None, 500))
     assert isinstance(unknown, Blocked)
     assert "--limit unknown" in unknown.choices[0]
+
+
+def test_within_the_rpo_means_that_of_the_own_group() -> None:
+    facts = ServiceFacts("svc", "g", 1, "ann", "law", 30_000, 10_000, 60_000)
+    plan = replace(
+        a_failover(),
+        services={"svc": facts, "strict": replace(facts, name="strict", group="other", rpo_ms=0)},
+    )
+    run = with_run(lossy(10_000, LOSS_WITHIN_RPO), plan=plan, index=index_of(plan))
+    assert ask(guards.loss_accepted, run) == Open()
+    above = ask(guards.loss_accepted, with_run(run, losses={"db": Loss(10_001, 0, 0, "as measured", at(9))}))
+    assert isinstance(above, Blocked)
+    assert above.cause == "db: stated loss 11s (as measured); accepted: at most 10s, the RPO"
+    unknown = with_run(run, losses={"db": Loss(None, 0, 0, "as measured", at(9))})
+    assert isinstance(ask(guards.loss_accepted, unknown), Blocked)
+    assert isinstance(ask(guards.loss_accepted, lossy(1, LOSS_WITHIN_RPO)), Blocked), (
+        "no objective allows nothing"
+    )
 
 
 def test_it_is_also_measured_before_it() -> None:

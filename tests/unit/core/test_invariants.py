@@ -12,8 +12,9 @@ from orchestrator.core.deep_invariants import DEEP
 from orchestrator.core.events import RunEvent
 from orchestrator.core.fold_steps import set_step
 from orchestrator.core.groups import GroupState, check_group
+from orchestrator.core.inputs import LOSS_WITHIN_RPO
 from orchestrator.core.invariants import CHEAP, check
-from orchestrator.core.plan import Plan
+from orchestrator.core.plan import Plan, ServiceFacts
 from orchestrator.core.run import Loss, Lost, Run, StepRun, UnitRun, start, with_run, with_step
 from orchestrator.core.states import RunState, StepState
 from tests.builders import (
@@ -196,6 +197,17 @@ def test_no_promote_above_accepted_loss(stated: int | None, accepted: int | None
     assert broken("no-promote-above-accepted-loss", *started(with_run(run, losses={}), "db/promote"))
     old = set_step(run, run.plan.steps["db/measure"], VOID, NOW)
     assert broken("no-promote-above-accepted-loss", *started(old, "db/promote"))
+
+
+@pytest.mark.parametrize(("stated", "is_broken"), [(0, False), (10_000, False), (10_001, True), (None, True)])
+def test_no_promote_above_the_rpo_where_that_is_accepted(stated: int | None, is_broken: bool) -> None:
+    facts = ServiceFacts("svc", "g", 1, "ann", "law", 30_000, 10_000, 60_000)
+    plan = replace(
+        a_failover(), services={"svc": facts, "strict": replace(facts, name="strict", group="o", rpo_ms=0)}
+    )
+    losses = {"db": Loss(stated, 0, 0, "basis", at(9))}
+    run = with_run(promoting(), plan=plan, losses=losses, accepted_loss_ms=LOSS_WITHIN_RPO)
+    assert broken("no-promote-above-accepted-loss", *started(run, "db/promote")) is is_broken
 
 
 @pytest.mark.parametrize(("docs", "is_broken"), [(0, False), (500, False), (501, True), (None, True)])

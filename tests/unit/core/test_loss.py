@@ -47,6 +47,31 @@ def test_clocks_that_differ_a_little_never_make_it_zero_and_much_make_it_unknown
     assert stated({**LOCAL, "last_commit_ns": last})[0] == milliseconds
 
 
+def test_the_word_that_a_site_is_lost_is_told_as_what_it_is() -> None:
+    loss = state_loss("db", LOCAL, START_NS + 2 * SECOND_NS, at(9), "ann")
+    assert loss.milliseconds == 2_000
+    assert loss.basis.endswith(
+        "by the word of ann alone that the site is lost: nobody saw it closed, and what it still takes is not counted"
+    )
+    assert "by the word" not in state_loss("db", LOCAL, START_NS + 2 * SECOND_NS, at(9)).basis
+
+
+def test_a_time_of_loss_before_what_has_arrived_bounds_nothing() -> None:
+    """Looks go on after the old side was closed; where a mistyped time stands for the proof, they speak against it."""
+    looks = {**LOCAL, "is_look": True, "last_commit_ns": START_NS + 60 * SECOND_NS}
+    assert state_loss("docs", looks, START_NS, at(9)).milliseconds == 1
+    assert state_loss("docs", looks, START_NS, at(9), "ann").milliseconds is None
+
+
+@pytest.mark.parametrize(
+    ("seen", "told"), [({"clock_offset_ms": -12}, "; the old side's clock: -12 ms"),
+                       ({"clock_offset_ms": None}, "; the old side's clock was not seen"), ({}, "")],
+)  # fmt: skip
+def test_how_far_the_clocks_are_apart_is_stated(seen: Mapping[str, Json], told: str) -> None:
+    loss = state_loss("db", {**LOCAL, **seen}, START_NS + 2 * SECOND_NS, at(9))
+    assert loss.basis == f"fence proof's time - last commit present abroad{told}"
+
+
 def test_bytes_are_known_only_with_both_ends() -> None:
     assert stated({**LOCAL, "home_lsn": None})[1] is None
     assert stated({**LOCAL, "received_lsn": "0/30", "home_lsn": "0/10"})[1] == 0
