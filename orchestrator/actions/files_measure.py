@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
+from orchestrator.core.outcomes import Finding, FindingKind, Outcome, Succeeded
 from orchestrator.core.plan import Parts, Touch, Undo
 from orchestrator.core.values import HostRef, Json, Template
 from orchestrator.errors import ContinuityError
@@ -58,7 +58,7 @@ class Measure:
             connection = context.hosts.connect(context.parts.hosts[params.host])
             seen = connection.call(files_as_of_host.as_of, arguments, timeout_seconds=context.seconds_left())
         except (ContinuityError, TimeoutError) as error:
-            return Failed(f"{params.as_of}: {error}", retryable=True)
+            return Succeeded(evidence_of(params.host, None, f"{params.as_of}: {error}"))
         return Succeeded(evidence_of(params.host, seen["at_ns"], seen["message"]))
 
     def undo(self, context: Context[MeasureParams]) -> Outcome:
@@ -67,7 +67,8 @@ class Measure:
 
 def evidence_of(host: str, at_ns: int | None, why_not: str = "") -> dict[str, Json]:
     """As ``core/loss.py`` reads it: the replicator's looks are the heartbeat that bounds idle documents. A file that
-    says nothing leaves the loss unknown, for people to accept."""
+    says nothing, or a host, leaves the loss unknown, for people to accept: a failed measurement would hold up what moves
+    with the documents, and nobody could let it go on."""
     return {
         "host": host, "durability": "local", "last_commit_ns": at_ns, "heartbeat_ns": at_ns, "basis": BASIS,
         "without": why_not or WITHOUT, "is_look": True,

@@ -38,7 +38,7 @@ def expected(run: Run, documents: Mapping[str, Expected]) -> dict[str, Expected]
     if run.plan.operation is not Operation.FAILOVER:
         return dict(documents)
     at = run.last.utc_ns
-    databases = {unit: expected_loss(seen, run.plan, at) for unit, seen in inspections(run).items()}
+    databases = {unit: expected_loss(unit, seen, run.plan, at) for unit, seen in inspections(run).items()}
     return {**databases, **documents}
 
 
@@ -66,11 +66,11 @@ def site_of(found: Mapping[str, Json], site: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def expected_loss(found: Mapping[str, Json], plan: Plan, now_utc_ns: int) -> Expected:
+def expected_loss(unit: str, found: Mapping[str, Json], plan: Plan, now_utc_ns: int) -> Expected:
     """The loss that a failover would state now: an expectation; the run measures it after the fence."""
     target = site_of(found, plan.target)
     writers = target.get("writers") or {}
-    if stands(plan):
+    if any(unit in move.units and move.active == plan.target for move in plan.groups.values()):
         text = f"0 ({plan.target} takes the writes already; what the other side alone held was listed)"
         return Expected(text, is_nothing=True)
     home = site_of(found, plan.source)

@@ -45,7 +45,8 @@ def routing_commands(app: App, state: GroupState) -> tuple[str, ...]:
     out = []
     if groups := _elsewhere(app, state):
         named = " ".join(f"--service {_service(app, group)}" for group in groups)
-        is_home = app.loaded.estate.sites[state.active].role == "home"
+        site = app.loaded.estate.sites.get(state.active)  # none: it has another name there by now
+        is_home = site is not None and site.role == "home"
         order = "failback" if is_home else f"switchover --to {state.active}"
         out.append(f"continuity {order} {named}")
     service = _service(app, state.name)

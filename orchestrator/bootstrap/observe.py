@@ -152,7 +152,7 @@ def expected_now(app: App, plan: Plan) -> dict[str, Expected]:
 
 def _expected(plan: Plan, found: Mapping[str, Any], now_utc_ns: int) -> dict[str, Expected]:
     return {
-        plan.steps[step].unit: expected_loss(seen.get("evidence") or {}, plan, now_utc_ns)
+        (unit := plan.steps[step].unit): expected_loss(unit, seen.get("evidence") or {}, plan, now_utc_ns)
         for step, seen in found.items()
         if plan.steps[step].action.kind == INSPECT
     }

@@ -52,7 +52,7 @@ def refuse_a_healthy_source(app: App, driver: Driver, by: str, seen: Confirmatio
         return
     if seen and seen.is_source_healthy:
         say(seen.text)
-    elif not (_is_old(app, run) and serves_now(app, run.plan)):
+    elif not (is_old(app, run) and serves_now(app, run.plan)):
         return
     driver.tell(Abort(now(app.clock), by, f"{run.plan.source} is healthy"))
     if stands(run.plan):
@@ -66,7 +66,7 @@ def refuse_a_healthy_source(app: App, driver: Driver, by: str, seen: Confirmatio
     )
 
 
-def _is_old(app: App, run: Run) -> bool:
+def is_old(app: App, run: Run) -> bool:
     """Was the preflight over so long ago that what it saw may be otherwise now?"""
     moments = [at.utc_ns for step in run.index.preflight if (at := run.step(step).since)]
     return app.clock.utc_ns() - min(moments, default=0) > LOOK_AGAIN_SECONDS * 1e9
@@ -89,12 +89,14 @@ def will_be_asked(run: Run) -> bool:
 
 def limit_on_resume_ms(journal: Journal, run: Run) -> int:
     """What is accepted on taking a run up if nobody says more: each RPO, or one limit where people accepted more
-    than any of them by name of the loss as it was last stated. Nothing for a planned move."""
+    than one of them by name of the loss as it was last stated. Nothing for a planned move."""
     if not may_lose(run):
         return 0
-    highest = max((strictest_rpo_ms(run.plan, group) for group in run.plan.groups), default=0)
+    lowest = min(
+        (strictest_rpo_ms(run.plan, name) for name, move in run.plan.groups.items() if move.units), default=0
+    )
     by_name = _accepted_by_name_ms(journal, run)
-    return next((limit for limit in by_name if limit == LOSS_UNKNOWN or limit > highest), LOSS_WITHIN_RPO)
+    return next((limit for limit in by_name if limit == LOSS_UNKNOWN or limit > lowest), LOSS_WITHIN_RPO)
 
 
 def _accepted_by_name_ms(journal: Journal, run: Run) -> list[int]:

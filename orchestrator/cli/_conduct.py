@@ -125,14 +125,17 @@ class Conductor:
         would hold with nobody writing anywhere. ``losses``: what is known better than by the run's preflight."""
         from orchestrator.bootstrap.documents import expected_of_documents
         from orchestrator.bootstrap.expected import expected
-        from orchestrator.bootstrap.observe import confirmation
+        from orchestrator.bootstrap.observe import confirmation, expected_now
 
         run, say = self.driver.run, self.prompt.screen.say
         self.losses = losses or expected(run, expected_of_documents(self.app, run.plan))
         shown = confirmation(run, self.losses)
         if not self.flags.even_if_healthy:
             acceptance.refuse_a_healthy_source(self.app, self.driver, self.flags.by, shown)
-        above = acceptance.above(run, self.losses, self._limit_ms(run), self.app.clock.utc_ns())
+        above = self._above(run)
+        if above and acceptance.is_old(self.app, run):
+            self.losses = expected_now(self.app, run.plan)
+            above = self._above(run)
         enough = acceptance.enough_ms(above)
         if not self.flags.is_confirmed:
             phrase, told = f"{run.plan.operation} {run.plan.target}", shown.text
@@ -145,22 +148,31 @@ class Conductor:
         for line in acceptance.before_yes(run, self.losses, self._limit_ms(run)):
             say(line)
         if above:
-            self._tell(Abort(now(self.app.clock), self.flags.by, acceptance.above_text(above)))
-            raise RefusedError(
-                f"{acceptance.above_text(above)}: nothing was changed",
-                (_exits.again("--accept-loss", acceptance.limit_text(enough)),),
-            )
-        self._authorise("--yes")
+            self._refuse(run, above, enough)
+        else:
+            self._authorise("--yes")
+
+    def _refuse(self, run: Run, above: Mapping[str, int | None], enough: int) -> None:
+        """The run that this command began is taken back; one that it only took up goes on waiting."""
+        text = acceptance.above_text(above)
+        if run.drivers == 1 and not self._tell(Abort(now(self.app.clock), self.flags.by, text)):
+            return
+        raise RefusedError(
+            f"{text}: nothing was changed", (_exits.again("--accept-loss", acceptance.limit_text(enough)),)
+        )
+
+    def _above(self, run: Run) -> dict[str, int | None]:
+        return acceptance.above(run, self.losses, self._limit_ms(run), self.app.clock.utc_ns())
 
     def _has_grown(self) -> bool:
         """Would more be lost by now than the phrase accepts, because people took their time? Then the sites are asked
         again, and the new figures are what people confirm."""
         from orchestrator.bootstrap.observe import expected_now
 
-        run, limit = self.driver.run, self._limit_ms(self.driver.run)
-        if acceptance.above(run, self.losses, limit, self.app.clock.utc_ns()):
+        run = self.driver.run
+        if self._above(run):
             self.losses = expected_now(self.app, run.plan)
-        return bool(acceptance.above(run, self.losses, limit, self.app.clock.utc_ns()))
+        return bool(self._above(run))
 
     def _limit_ms(self, run: Run) -> int:
         if not acceptance.may_lose(run):

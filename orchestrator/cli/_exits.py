@@ -58,9 +58,11 @@ class RunStands(ContinuityError):
     """The log cannot be written while a run exists: what stands, and how to go on once it can."""
 
     def __init__(self, run: str, cause: JournalError) -> None:
+        is_damaged = isinstance(cause, DamagedLogError)
+        first = "Put a good copy of the log back" if is_damaged else "Make room for the log"
         super().__init__(
             f"{cause}. {run} exists: its state is as the log has it, and what was begun may still take effect. "
-            "Make room for the log, then look and go on"
+            f"{first}, then look and go on"
         )
         self.instead = (f"continuity status {run}", f"continuity resume {run}")
 
@@ -94,7 +96,7 @@ def run_stands(run: str) -> Iterator[None]:
     """Once a run exists, nobody may be told that nothing was changed when the log fails."""
     try:
         yield
-    except (ChangedLogError, DamagedLogError):
+    except ChangedLogError:
         raise  # nothing was begun on it, and no room helps
     except JournalError as error:
         raise RunStands(run, error) from error

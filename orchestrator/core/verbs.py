@@ -263,19 +263,32 @@ def gate_can_be_accepted(run: Run, verb: Accept) -> None:
 
 
 def _above(run: Run, limit_ms: int) -> list[str]:
-    """Units that are not promoted yet and whose loss, as it was last stated, this limit does not cover."""
-    if limit_ms == LOSS_UNKNOWN:
-        return []
-    waiting = [unit for name, move in run.plan.groups.items() if _is_left(run, name) for unit in move.units]
+    """What is lost, as it was last stated, where this limit lets no group pass that waits for one."""
+    above = []
+    for name in run.plan.groups:
+        asked = _asked_of(run, name)
+        if not asked:
+            continue
+        found = [unit for unit in asked if not _covers(limit_ms, run.losses[unit].milliseconds)]
+        if not found:
+            return []
+        above += found
+    lost = {unit: run.losses[unit].milliseconds for unit in above}
     return [
-        f"{unit} {'what nobody can bound' if loss.milliseconds is None else bound_text(loss.milliseconds)}"
-        for unit, loss in sorted(run.losses.items())
-        if unit in waiting and (loss.milliseconds is None or loss.milliseconds > limit_ms)
+        f"{unit} {'what nobody can bound' if ms is None else bound_text(ms)}" for unit, ms in lost.items()
     ]
 
 
-def _is_left(run: Run, group: str) -> bool:
-    return any(run.step(step).state in NOT_SENT for step in run.index.decisive.get(group, ()))
+def _asked_of(run: Run, group: str) -> list[str]:
+    """Units whose stated loss stands between this group and its promotion; []: none, or it was sent."""
+    decisive = run.index.decisive.get(group, ())
+    waits = [run.plan.steps[step].unit for step in decisive if run.step(step).state in NOT_SENT]
+    asked = [unit for each in waits for unit in run.index.accepted_with.get(each, ())]
+    return [unit for unit in dict.fromkeys(asked) if unit in run.losses]
+
+
+def _covers(limit_ms: int, lost_ms: int | None) -> bool:
+    return limit_ms == LOSS_UNKNOWN or (lost_ms is not None and lost_ms <= limit_ms)
 
 
 def _open_gates(run: Run) -> list[str]:

@@ -31,6 +31,7 @@ RUNNING = 2
 WORD = re.compile(r"(@!)?[A-Za-z0-9_.:][A-Za-z0-9_.:/-]*")
 """What a word on the socket may be: there ``;`` and a new line begin another command."""
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
+OLDER_SECONDS_MAX = 0.5  # older workers may cost the way to the first write this much
 CONFIG_BYTES_MAX = 4 * 1024 * 1024
 
 
@@ -105,7 +106,7 @@ def _route_locked(arguments: Mapping[str, Any], deadline: float) -> Mapping[str,
     entries[backend] = {"epoch": epoch, "site": site, "run": run, "previous": previous, "undone": undo}
     _write(arguments["epoch_file"], json.dumps(entries, sort_keys=True, indent=1) + "\n", durable=False)
     _change(arguments, wanted, deadline)
-    left = _end_older(arguments, wanted, (time.monotonic() + deadline) / 2)
+    left = _end_older(arguments, wanted, min(deadline, time.monotonic() + OLDER_SECONDS_MAX))
     state = _ask(arguments["socket"], (SHOW,), deadline)
     _sync(arguments["epoch_file"])
     _write(arguments["state_file"], state, durable=True)
@@ -150,9 +151,8 @@ def _change(arguments: Mapping[str, Any], wanted: Mapping[str, str], deadline: f
 
 def _end_older(arguments: Mapping[str, Any], wanted: Mapping[str, str], deadline: float) -> str:
     """End what workers from before a reload still have open to the side that is closed: they no longer listen on the
-    runtime socket, and refuse orders for a whole server. Why something may be left; "": nothing is.
-
-    An old worker that cannot be asked holds nothing up: new sessions are routed by then."""
+    runtime socket, and refuse orders for a whole server. Why something may be left; "": nothing is. What cannot be
+    asked holds nothing up: new sessions are routed by then."""
     master = str(arguments.get("master_socket") or "")
     if not (arguments.get("end_sessions") and master):
         return ""
@@ -164,6 +164,7 @@ def _end_older(arguments: Mapping[str, Any], wanted: Mapping[str, str], deadline
                 return f"{master}: older workers still have {len(found)} sessions"
             for to, session in found:
                 _ask(master, ((to, "shutdown", "session", session),), deadline, is_master=True)
+            time.sleep(OLDER_SECONDS_MAX / 50)
     except _StopError as stop:
         return str(stop)
     return ""

@@ -14,14 +14,13 @@ from orchestrator.core.log import Recorded
 from orchestrator.core.plan import Role, Step
 from orchestrator.core.run import Run
 from orchestrator.core.states import SATISFIED, StepState
-from orchestrator.core.values import duration_text
 from orchestrator.engine.journal import RUN, Journal, moment, utc_text
 from orchestrator.reports.attempts import ends_of
 from orchestrator.reports.clocks import Clocks, clocks_of
 from orchestrator.reports.history import names_of
 from orchestrator.reports.leftovers import exposed, left_as_it_is, unprotected
 from orchestrator.reports.rights import rights_document
-from orchestrator.reports.state import loss_document
+from orchestrator.reports.state import limit_name, loss_document
 
 RECORD_SCHEMA = "continuity/record/v1"
 
@@ -159,11 +158,10 @@ def _accepted(entries: Sequence[Recorded]) -> Iterator[dict[str, Any]]:
 
 def _limit(at: At, by: str, limit_ms: int, how: str) -> dict[str, Any]:
     is_bounded = limit_ms not in (LOSS_UNKNOWN, LOSS_WITHIN_RPO)
-    named = {LOSS_UNKNOWN: "unknown", LOSS_WITHIN_RPO: "the RPO of each service"}
     return {
         "at": moment(at),
         "by": by,
-        "limit": (duration_text(limit_ms) if limit_ms else "0") if is_bounded else named[limit_ms],
+        "limit": limit_name(limit_ms),
         "limit_seconds": limit_ms / 1000 if is_bounded else None,
         "how": how,
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.core.groups import GroupState, label
+from orchestrator.core.inputs import LOSS_UNKNOWN, LOSS_WITHIN_RPO
 from orchestrator.core.plan import Step, asked
 from orchestrator.core.run import Loss, Run
 from orchestrator.core.states import RunState, StepState
@@ -62,6 +63,12 @@ def loss_text(loss: Loss) -> str:
     return f"{duration_text(loss.milliseconds)}{size}{rows} ({loss.basis})"
 
 
+def limit_name(limit_ms: int) -> str:
+    """An accepted limit as people read it."""
+    named = {LOSS_UNKNOWN: "unknown", LOSS_WITHIN_RPO: "the RPO of each service", 0: "0"}
+    return named.get(limit_ms) or duration_text(limit_ms)
+
+
 def rows_text(bound: int) -> str:
     """Rows as they are bounded: by the highest rate at which anybody saw them written, which may not have been it."""
     return f"at most {bound} rows at the highest rate seen" if bound else "no rows"
@@ -101,6 +108,7 @@ def run_document(run: Run, driver_pid: int) -> dict[str, Any]:
         "next": list(_choices(run, driver_pid)),
         "loss": {unit: loss_document(loss) for unit, loss in sorted(run.losses.items())},
         "accepted_loss_ms": run.accepted_loss_ms,
+        "accepted_loss": None if run.accepted_loss_ms is None else limit_name(run.accepted_loss_ms),
         "debts": list(run.debts),
         "unprotected": list(unprotected(run)),
         "exposures": list(exposed(run)),
