@@ -115,7 +115,9 @@ class Inspect:
         if not seen.surely:
             return Succeeded(evidence)
         text = "; ".join(text for text, _ in seen.surely)
-        return Failed(f"documents on {params.host} would hold the run: {text}", evidence=evidence)
+        return Failed(
+            f"documents on {params.host} would hold the run: {text}", retryable=True, evidence=evidence
+        )
 
     def undo(self, context: Context[InspectParams]) -> Outcome:
         return Succeeded()

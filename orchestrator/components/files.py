@@ -133,7 +133,8 @@ class _Steps:
             )  # fmt: skip
 
     def _inspect(self, place: FilesAt, site: str, *, serves: bool = False) -> Draft:
-        """An unplanned move never waits for what this finds: it is said before people confirm."""
+        """An unplanned move never waits for what this finds: it is said before people confirm. A planned one looks
+        again: documents may just be on their way."""
         arguments: dict[str, Json] = {
             "host": place.host, "directory": self._text(place.directory, place), "manifest": self.files.manifest,
             "public_key": self.files.public_key, "published": self._text(place.published, place),
@@ -152,7 +153,7 @@ class _Steps:
                 arguments["stale_ms"] = max(STALE_MS_MIN, goal // STALE_SHARE)
         return Draft(
             f"inspect-{place.host}", Stage.PREFLIGHT, Role.EVIDENCE, title, why, "files.inspect", arguments,
-            INSPECT_MS, (), (), best_effort=not self.move.is_planned, retry=ONCE,
+            INSPECT_MS, (), (), best_effort=not self.move.is_planned, retry=QUICK_RETRY if self.move.is_planned else ONCE,
         )  # fmt: skip
 
     def _turn_round(self) -> Iterator[Draft]:

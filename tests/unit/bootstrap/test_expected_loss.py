@@ -43,7 +43,7 @@ def test_no_loss_is_expected_only_where_it_is_proven(
     abroad: dict[str, Any], home: dict[str, Any], said: str
 ) -> None:
     found = {"sites": {"home": home, "embassy": abroad}}
-    loss = expected_loss(found, plan_of(good(), FAILOVER), NOW_NS)
+    loss = expected_loss("registers-db", found, plan_of(good(), FAILOVER), NOW_NS)
     assert loss.text.startswith(said)
     wanted = {"0": 0, "up": 4_000, "unknown": None}[said.split()[0]]
     assert loss.milliseconds(NOW_NS + 1_000_000_000) == wanted, "it grows with the time"
@@ -101,3 +101,11 @@ def test_the_limit_that_is_offered_lets_them_pass_with_time_to_decide() -> None:
     assert acceptance.enough_ms({"a": 44_100, "b": None}) == LOSS_UNKNOWN
     assert acceptance.limit_text(345_000) == "5m45s"
     assert acceptance.limit_text(LOSS_UNKNOWN) == "unknown"
+
+
+def test_a_group_that_stands_at_the_target_already_loses_nothing_whatever_else_moves() -> None:
+    plan = a_wide_failover()
+    plan = replace(plan, groups={**plan.groups, "g1": replace(plan.groups["g1"], active="embassy")})
+    seen = {"sites": {"home": SILENT, "embassy": {**ABROAD, "waits": False}}}
+    assert expected_loss("db1", seen, plan, NOW_NS).milliseconds(NOW_NS) == 0
+    assert expected_loss("db2", seen, plan, NOW_NS).milliseconds(NOW_NS) == 3_000

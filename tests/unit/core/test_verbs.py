@@ -30,6 +30,7 @@ from orchestrator.core.verbs import CONDITIONS, verb_name
 from orchestrator.errors import RefusedError
 from tests.builders import (
     FENCED,
+    START_NS,
     a_failback,
     a_plan,
     a_step,
@@ -318,3 +319,25 @@ def test_people_answer_a_step_that_waits_for_them() -> None:
     story.follow(story.run.held_choices[0])
     assert story.run.step("g/go-home").reason == "ann: because"
     assert story.run.state is RunState.RUNNING
+
+
+def test_a_limit_that_lets_no_group_go_on_is_refused_and_one_that_lets_one_is_taken() -> None:
+    """Each group waits for its own loss; what another one loses refuses nobody's acceptance."""
+    story = ordered(accepted_ms=0, plan=a_wide_failover())
+    for step in ("site/power", "db1/close", "db1/verify", "db2/close", "db2/verify"):
+        story.ok(step)
+    story.ok("db1/measure", **{**LOCAL, "last_commit_ns": START_NS - 30_000_000_000})
+    story.ok("db2/measure", **{**LOCAL, "heartbeat_ns": None})
+    lost_ms = story.run.losses["db1"].milliseconds
+    assert lost_ms
+    assert story.run.losses["db2"].milliseconds is None
+    error = refused(
+        story,
+        Accept(story.next(), "ann", "loss", "so be it", lost_ms - 1),
+        "db1 31s, db2 what nobody can bound",
+    )
+    assert error.instead == ("--limit unknown",)
+    story.tell(Accept(story.next(), "ann", "loss", "so be it", lost_ms))
+    story.proceed()
+    assert story.state("db1/promote") is StepState.RUNNING
+    assert story.state("db2/promote") is StepState.PENDING
