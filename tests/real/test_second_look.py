@@ -171,7 +171,10 @@ def test_a_home_that_wrote_and_died_again_is_a_split_brain(lab: Lab) -> None:
     code, said = say(lab, "failover", "--yes")
     assert code == DONE, said
     assert "start population-register" in said, "it was named before the order, and started after it"
-    order = [said.index(text) for text in ("-db: expected loss now: ", "By confirming you accept at most ")]
+    order = [
+        said.index(text)
+        for text in ("-db: expected loss now: ", "By confirming you accept data loss up to the RPO: at most ")
+    ]
     assert order == sorted(order), said
     for verb in ("failback", "reprotect"):
         code, said = say(lab, verb, "--yes")

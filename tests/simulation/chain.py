@@ -29,6 +29,7 @@ from orchestrator.core.run import Run
 from orchestrator.core.values import canonical
 from orchestrator.engine import lock
 from orchestrator.engine.journal import Journal, Tracked
+from orchestrator.engine.loop import stands_still
 from orchestrator.planning.codec import plan_from_json, plan_to_json
 from orchestrator.sim.calls import always_done, never_seen
 from orchestrator.sim.dispatch import NothingGoesOn
@@ -118,10 +119,12 @@ class Chain(Night):
 
     def _count_down(self, name: str) -> None:
         """A recovery is killed before or after its first append, or at one of the next two points, which
-        a run that is over no longer has."""
+        a run that is over no longer has, nor one that waits for people, who may end it: then right behind that."""
+        run = self.journal(of_driver=False).load(self.run_id).run
         if not self.points_left:
-            is_over = self.journal(of_driver=False).load(self.run_id).run.is_final
-            self.points_left = 1 + zlib.crc32(self.recovering.encode()) % (2 if is_over else 4)
+            self.points_left = 1 + zlib.crc32(self.recovering.encode()) % (2 if run.is_final else 4)
+        elif name.startswith("after") and (run.is_final or stands_still(run)):
+            self.points_left = 1
         else:
             self.points_left -= 1
 
