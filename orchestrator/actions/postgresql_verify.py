@@ -101,6 +101,11 @@ class VerifyParams:
     backlog_bytes_limit: Bytes = 64 * 1024 * 1024
 
 
+RECORD_BYTES_MAX = 512 * 1024
+"""More than an ordinary record of WAL is, with an image of each of the 33 pages that one may hold
+(https://www.postgresql.org/docs/current/wal-internals.html, XLR_MAX_BLOCK_ID in access/xlogrecord.h)."""
+
+
 class Verify(ReadOnly):
     """The standby holds the cluster's data, replays it, and its rows say what the plan saw."""
 
@@ -169,8 +174,10 @@ def _source_still_runs(context: Context[VerifyParams]) -> bool:
 
 
 def _lag_ms(facts: Facts) -> int | None:
-    """How old the last replayed commit is while received WAL waits; 0 when all of it is replayed."""
-    if not facts.backlog_bytes:
+    """How old the last replayed commit is while received WAL waits; 0 when all of it is replayed. What a primary that
+    died was in the middle of sending is never whole: it waits for ever, and is no lag."""
+    is_cut_off = facts.receiver_status != "streaming" and facts.backlog_bytes <= RECORD_BYTES_MAX
+    if not facts.backlog_bytes or is_cut_off:
         return 0
     if facts.last_commit_ns is None:
         return None
