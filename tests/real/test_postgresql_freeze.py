@@ -28,16 +28,22 @@ def freeze(pair: Pair, **more: Any) -> Any:
     return pair.perform(Freeze(), FREEZE, **more)
 
 
+def freezing(pair: Pair) -> tuple[threading.Thread, list[Any]]:
+    """A freeze that has closed home to new transactions, and what it ends with: nothing while it waits."""
+    outcomes: list[Any] = []
+    thread = threading.Thread(target=lambda: outcomes.append(freeze(pair)))
+    thread.start()
+    read_only = "SELECT current_setting('default_transaction_read_only') = 'on'"
+    until(lambda: pair.ask("home", read_only), "not frozen")
+    return thread, outcomes
+
+
 def test_new_transactions_are_refused_and_those_in_flight_end_first(pair: Pair) -> None:
     assert Freeze().check(pair.context(FREEZE)).kind is FindingKind.NOT_DONE
     with pair.connect("home") as session:
         session.execute("BEGIN")
         session.execute("INSERT INTO rows VALUES ('in', 'flight')")
-        outcomes: list[Any] = []
-        thread = threading.Thread(target=lambda: outcomes.append(freeze(pair)))
-        thread.start()
-        read_only = "SELECT current_setting('default_transaction_read_only') = 'on'"
-        until(lambda: pair.ask("home", read_only), "not frozen")
+        thread, outcomes = freezing(pair)
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
             pair.ask("home", "INSERT INTO rows VALUES ('late', '')")
         assert not outcomes
@@ -55,11 +61,7 @@ def test_what_began_before_and_has_written_nothing_yet_may_still_write(pair: Pai
     with pair.connect("home") as session:
         session.execute("BEGIN")
         session.execute("SELECT count(*) FROM rows")
-        outcomes: list[Any] = []
-        thread = threading.Thread(target=lambda: outcomes.append(freeze(pair)))
-        thread.start()
-        read_only = "SELECT current_setting('default_transaction_read_only') = 'on'"
-        until(lambda: pair.ask("home", read_only), "not frozen")
+        thread, outcomes = freezing(pair)
         thread.join(BEGUN_SECONDS_MAX / 5)
         assert not outcomes, "it is told that nothing writes any more, while this one still may"
         session.execute("INSERT INTO rows VALUES ('begun', 'before')")
