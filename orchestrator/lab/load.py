@@ -31,6 +31,7 @@ RESOLVE_SECONDS_MAX = 0.15
 CONNECT_SECONDS_MAX = 0.5
 PAUSE_AFTER_FAILURE_SECONDS = 0.01
 QUERY_A, CLASS_IN = 1, 1
+ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Ledger:
@@ -171,6 +172,9 @@ class Writer(threading.Thread):
 
 def main(config: dict[str, Any]) -> int:
     """Write until told to stop or ``seconds`` (0: no end) are over. Prints a summary as JSON."""
+    # Blocked before the ledger or any writer is there, in all of them: a handler is run by the main thread, and the signal may
+    # reach it just before it sleeps, or wake another one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     run = f"load{secrets.token_hex(3)}"
     ledger = Ledger(Path(config["ledger"]))
     ledger.write(
@@ -183,12 +187,13 @@ def main(config: dict[str, Any]) -> int:
         }
     )
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     writers = [Writer(config, run, number, ledger, stop) for number in range(config["writers"])]
     for writer in writers:
         writer.start()
-    stop.wait(config["seconds"] or None)
+    if config["seconds"]:
+        signal.sigtimedwait(ENDS, config["seconds"])
+    else:
+        signal.sigwait(ENDS)
     stop.set()
     for writer in writers:
         writer.join(config["timeout_seconds"] + CONNECT_SECONDS_MAX + 1)

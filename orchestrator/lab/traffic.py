@@ -19,6 +19,7 @@ from orchestrator.errors import PermanentError, RefusedError, WrongWordsError
 from orchestrator.lab import layout, postgres, processes, schema, supervise
 from orchestrator.lab.layout import DATABASES, SERVICE_HOSTS, SITES, Lab, SiteName, other, write_file
 
+BEGIN_SECONDS_MAX = 10.0
 END_SECONDS_MAX = 10.0
 CHECK_SECONDS_MAX = 120.0
 POLL_SECONDS = 0.02
@@ -58,7 +59,10 @@ def must_take_load(service: str) -> None:
 
 
 def start(lab: Lab, load: Load) -> Running:
-    """Start a load; it goes on when this process ends. WrongWordsError for a service that takes no writes."""
+    """Start a load; it goes on when this process ends. It hears ``stop`` from the moment this returns.
+
+    WrongWordsError for a service that takes no writes; PermanentError when the load does not begin.
+    """
     must_take_load(load.service)
     table = schema.TABLES[DATABASES[load.service]]
     folder = lab.load_folder
@@ -86,7 +90,20 @@ def start(lab: Lab, load: Load) -> Running:
         out=summary,
         errors=folder / f"{number:03}-{table}.log",
     )
+    _wait_begun(process, ledger)
     return Running(load, ledger, summary, process)
+
+
+def _wait_begun(process: subprocess.Popen[bytes], ledger: Path) -> None:
+    """Until its ledger is there: earlier than that an order to end would kill it without a word."""
+    deadline = time.monotonic() + BEGIN_SECONDS_MAX
+    while not ledger.exists():
+        if process.poll() is not None:
+            log = ledger.with_suffix(".log").read_text(encoding="utf-8", errors="replace")[-500:]
+            raise PermanentError(f"the load did not begin: {log}")
+        if time.monotonic() > deadline:
+            raise PermanentError(f"the load did not begin within {BEGIN_SECONDS_MAX:g} s")
+        time.sleep(POLL_SECONDS)
 
 
 def wait(running: Running) -> dict[str, Any]:
@@ -102,9 +119,10 @@ def stop(lab: Lab) -> list[dict[str, Any]]:
     for process in found.values():
         processes.send(process, signal.SIGTERM)
     deadline = time.monotonic() + END_SECONDS_MAX
-    while processes.of_part(lab.mark("load"), lab.load_folder):
+    while left := processes.of_part(lab.mark("load"), lab.load_folder):
         if time.monotonic() > deadline:
-            raise PermanentError("the load does not end")
+            pids = ", ".join(map(str, left))
+            raise PermanentError(f"the load does not end within {END_SECONDS_MAX:g} s: pid {pids}")
         time.sleep(POLL_SECONDS)
     if not found:
         return []

@@ -140,12 +140,15 @@ def main(config: dict[str, Any]) -> int:
     ledger = os.open(config["ledger"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     begin = {"t": "begin", "run": run, "table": TABLE, "host": config["host"], "at_ns": time.monotonic_ns()}
     os.write(ledger, json.dumps(begin).encode() + b"\n")
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, (signal.SIGTERM,)
+    )  # before any thread is there: as the load does
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     ways = [kind(config, ledger, run, stop) for kind in (Front, Inside, Sql)]
     for way in ways:
         way.start()
-    stop.wait()
+    signal.sigwait((signal.SIGTERM,))
+    stop.set()
     for way in ways:
         way.join(config["timeout_seconds"] + 3)
     return 0

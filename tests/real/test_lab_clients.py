@@ -10,6 +10,7 @@ import collections
 import contextlib
 import http.server
 import json
+import signal
 import socket
 import struct
 import subprocess
@@ -157,6 +158,10 @@ class Load:
             text=True,
         )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def entries(self) -> list[dict[str, Any]]:
         text = self.ledger.read_text(encoding="utf-8") if self.ledger.exists() else ""
         return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
@@ -210,6 +215,23 @@ def test_what_each_answer_means(tmp_path: Path, home: Register, first: NameServe
     ended = [entry["id"] for entry in running.entries() if entry["t"] in ("acked", "refused", "unknown")]
     assert len(ended) == len(set(ended)) == found["intent"], "an id was used again"
     assert set(home.seen.values()) == {1}, "a request was sent twice"
+
+
+def test_an_order_to_end_reaches_the_one_that_waits_for_it(
+    tmp_path: Path, home: Register, first: NameServer
+) -> None:
+    """Whoever else of the load runs at that moment: a writer that took it would leave the load going on for ever."""
+    ends = 1 << (signal.SIGTERM - 1) | 1 << (signal.SIGINT - 1)
+    with loading(tmp_path, home.port, [first]) as running:
+        running.wait_for("acked")
+        everyone = Path(f"/proc/{running.pid}/task").iterdir()
+        writers = [thread for thread in everyone if thread.name != str(running.pid)]
+        assert writers
+        for thread in writers:
+            lines = (thread / "status").read_text(encoding="ascii").splitlines()
+            blocked = next(line.split()[1] for line in lines if line.startswith("SigBlk:"))
+            assert int(blocked, 16) & ends == ends, f"{thread.name} may be woken by it"
+        running.stop()
 
 
 def test_nobody_listening_is_surely_not_done(tmp_path: Path, home: Register, first: NameServer) -> None:
