@@ -165,6 +165,21 @@ def above(run: Run, losses: Mapping[str, Expected], limit_ms: int, now_utc_ns: i
     return found
 
 
+def rest(app: App, plan: Plan, lost: Mapping[str, int | None]) -> tuple[str, ...]:
+    """The services that lose no more than is accepted, where they can move without the others; () where not."""
+    from orchestrator.bootstrap.operations import Wish, plan_operation
+
+    groups = {name for name, move in plan.groups.items() if not lost.keys() & set(move.units)}
+    services = tuple(name for name, facts in plan.services.items() if facts.group in groups)
+    if not services:
+        return ()
+    try:
+        plan_operation(app, Wish(plan.operation, services, plan.target, plan.leave))
+    except RefusedError:
+        return ()
+    return services
+
+
 def enough_ms(lost: Mapping[str, int | None]) -> int:
     """A limit that lets all of these pass, with the time that people take to confirm it."""
     most = max((-1 if loss is None else loss for loss in lost.values()), default=0)

@@ -143,6 +143,7 @@ class Conductor:
                 self.raised_ms = enough
                 phrase += f" --accept-loss {acceptance.limit_text(enough)}"
                 told += f"\n{acceptance.above_text(above)}: the phrase accepts it"
+                told += "".join(f"\nWithout those: {command}" for command in self._without(run, above))
             self.prompt.open(ORDER, phrase, told, acceptance.text(self._limit_ms(run), run.plan))
             return
         for line in acceptance.before_yes(run, self.losses, self._limit_ms(run)):
@@ -158,7 +159,15 @@ class Conductor:
         if run.drivers == 1 and not self._tell(Abort(now(self.app.clock), self.flags.by, text)):
             return
         raise RefusedError(
-            f"{text}: nothing was changed", (_exits.again("--accept-loss", acceptance.limit_text(enough)),)
+            f"{text}: nothing was changed",
+            (_exits.again("--accept-loss", acceptance.limit_text(enough)), *self._without(run, above)),
+        )
+
+    def _without(self, run: Run, above: Mapping[str, int | None]) -> list[str]:
+        """This command for the services alone that lose no more than is accepted, if there are any."""
+        services = acceptance.rest(self.app, run.plan, above) if run.drivers == 1 else ()
+        return (
+            [_exits.again(*(word for name in services for word in ("--service", name)))] if services else []
         )
 
     def _above(self, run: Run) -> dict[str, int | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -102,18 +102,30 @@ def run_stands(run: str) -> Iterator[None]:
         raise RunStands(run, error) from error
 
 
+SHORT = {"--service": "-s"}
+"""Options whose value an offered command may change, as they may have been typed."""
+
+
 def again(*options: str) -> str:
-    """This very command, with more options, or one of its options with another value: what is offered can be copied."""
+    """This very command, with more options, or some of its options with other values: what is offered can be copied."""
     import shlex
 
-    words = sys.argv[1:]
-    if len(options) == 2:
-        named, _ = options
-        words = [word for word in words if not word.startswith(f"{named}=")]
-        while named in words:
-            at = words.index(named)
-            del words[at : at + 2]
-    return shlex.join(["continuity", *words, *options])
+    return shlex.join(["continuity", *reworded(sys.argv[1:], options), *options])
+
+
+def reworded(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """The words of a command, the verb first, without what ``options`` give another value."""
+    from itertools import pairwise
+
+    left = list(words)
+    for option, value in pairwise(options):
+        if not option.startswith("--") or value.startswith("--"):
+            continue
+        names = (option, SHORT.get(option, option))
+        left = [word for word in left if not word.startswith(tuple(f"{name}=" for name in names))]
+        while at := next((place for place, word in enumerate(left) if word in names), 0):
+            del left[at : at + 2]
+    return left
 
 
 def guarded(call: Callable[[], None]) -> int:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from orchestrator.bootstrap import adoption
@@ -14,8 +11,8 @@ from orchestrator.bootstrap.standing import how_to_adopt, towards_adopt
 from orchestrator.core import events
 from orchestrator.core.groups import GroupState, fold_group, label
 from orchestrator.errors import InputError, InvariantBroken, RefusedError
+from tests import forked
 from tests.unit.bootstrap.registers import ABROAD, AT, CLAIMED, GROUP, HOME, SPLIT, known
-from tests.unit.planning import estates
 
 
 def rows(*sites: tuple[str, str, int, str]) -> list[Looked]:
@@ -143,12 +140,8 @@ def test_there_is_nothing_to_resolve_is_said_before_anything_is_compared(
 ) -> None:
     known(app, *ABROAD)
     folder = app.settings.log_folder
-    command = [sys.executable, "-m", "orchestrator", "resolve", GROUP, "--estate", str(app.settings.estate)]
-    done = subprocess.run(
-        [*command, *words],
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(estates.ROOT)},
-        cwd=folder, capture_output=True, text=True, timeout=20,
-    )  # fmt: skip
+    command = ("resolve", GROUP, "--estate", app.settings.estate, *words)
+    done = forked.continuity(command, cwd=folder, environment={"PATH": "/usr/bin:/bin"})
     assert done.returncode == 3, done.stderr
     assert "there is nothing to resolve" in done.stderr
     assert "not seen" not in done.stderr

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from orchestrator.bootstrap.app import plan_to_text
 from orchestrator.settings import Settings
+from tests import forked
 from tests.golden import Logged
 from tests.transcript import PLANS, Teller
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMAND_SECONDS_MAX = 60
 RUN = "r1"
 PROMOTED = """
 plan failover
@@ -59,16 +58,7 @@ def continuity(
     folder: Path, *words: str, by: str | None = None, before: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own. ``before``: Python that runs in it first; ``by``: CONTINUITY_BY."""
-    script = f"{before}\nfrom orchestrator.cli import main\nmain()"
-    return subprocess.run(
-        [sys.executable, "-c", script, *words],
-        cwd=folder,
-        env=environment(by),
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=COMMAND_SECONDS_MAX,
-    )
+    return forked.continuity(words, cwd=folder, environment=environment(by), before=before)
 
 
 def environment(by: str | None) -> Mapping[str, str]:

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from orchestrator.bootstrap.app import App
-from orchestrator.cli import _commands, _help, status
+from orchestrator.cli import _commands, _exits, _help, status
 from orchestrator.cli._output import Output
 from orchestrator.errors import InputError
 from orchestrator.settings import Settings
@@ -102,3 +102,17 @@ def test_watching_a_run_that_nobody_drives_ends_with_a_code_of_its_own(tmp_path:
     document = json.loads(done.stdout.splitlines()[-1])
     assert (document["error"], document["exit_code"]) == ("not driven", NOT_DRIVEN)
     assert document["instead"][0] == f"continuity resume {RUN}"
+
+
+@pytest.mark.parametrize(
+    ("typed", "options", "left"),
+    [
+        ("failover --yes", "--accept-loss 6m", "failover --yes"),
+        ("failover --accept-loss 5s --yes", "--accept-loss 6m", "failover --yes"),
+        ("failover --accept-loss=5s --yes", "--accept-loss 6m", "failover --yes"),
+        ("failover -s a --service=b --service c", "--service a --service b", "failover"),
+        ("failover -o json", "--even-if-healthy", "failover -o json"),
+    ],
+)
+def test_an_offered_command_says_nothing_twice(typed: str, options: str, left: str) -> None:
+    assert _exits.reworded(typed.split(), options.split()) == left.split()

@@ -14,6 +14,7 @@ from orchestrator.core.events import GroupAdopted
 from orchestrator.core.inputs import At
 from orchestrator.engine.journal import Journal
 from orchestrator.stores.sqlite import SqliteStore
+from tests import forked
 from tests.unit.planning import estates
 
 SECONDS_MAX = 60
@@ -44,8 +45,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def continuity(
-    *arguments: str, folder: Path, guard: str = "", seed: str = "0"
+    *arguments: str, folder: Path, guard: str = "", seed: str = ""
 ) -> subprocess.CompletedProcess[str]:
+    """``seed`` of the hashes: only a fresh interpreter takes one."""
     environment = {
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": str(estates.ROOT),
@@ -53,8 +55,10 @@ def continuity(
         "HOME": str(folder),
         "CONTINUITY_HOME": str(folder / "none"),
     }
+    if not seed:
+        return forked.continuity(arguments, cwd=folder, environment=environment, before=guard)
     return subprocess.run(
-        [sys.executable, "-c", guard + COMMAND, *arguments],
+        [sys.executable, "-c", COMMAND, *arguments],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip

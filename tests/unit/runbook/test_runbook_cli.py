@@ -5,33 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from orchestrator.runbook.schema import schema_documents
+from tests import forked
 
 ROOT = Path(__file__).parents[3]
 CASES = ROOT / "tests" / "cases" / "runbook_errors"
-SECONDS_MAX = 60
 
 
 def continuity(*arguments: str | Path, cwd: Path, home: Path) -> subprocess.CompletedProcess[str]:
     environment = {
         "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": str(ROOT),
         "HOME": str(home),
         "CONTINUITY_HOME": str(home),
     }
-    return subprocess.run(
-        [sys.executable, "-m", "orchestrator", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_MAX,
-    )
+    return forked.continuity(arguments, cwd=cwd, environment=environment)
 
 
 @pytest.fixture
