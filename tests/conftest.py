@@ -1,4 +1,4 @@
-"""What every test gets: a time limit that fits its kind. Fixtures stand beside the tests that use them."""
+"""What every test gets: a time limit that fits its kind, and its turn. Fixtures stand beside the tests that use them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # and so has one that was
 FAST_SECONDS = 60  # a fast test takes milliseconds; this only ends one that hangs
 REAL_SECONDS = 240
 SLOW_SECONDS = 600
+FIRST = ("tests/faults/", "tests/interrupt/test_chain_kill.py", "tests/real/")
+"""The longest files, then all that mostly waits for real parts: what only computes fills the gaps and the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,3 +25,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             kinds = {marker.name for marker in item.iter_markers()}
             seconds = SLOW_SECONDS if "slow" in kinds else REAL_SECONDS if "real" in kinds else FAST_SECONDS
             item.add_marker(pytest.mark.timeout(seconds))
+    items.sort(key=_place)  # stable: what is equal stays in its order
+
+
+def _place(item: pytest.Item) -> int:
+    return next((place for place, part in enumerate(FIRST) if item.nodeid.startswith(part)), len(FIRST))

@@ -17,7 +17,7 @@ from tests.interrupt.points import Memory
 from tests.interrupt.witnesses import Witnesses, wrong
 from tests.waiting import until
 
-ACKS_BEFORE, ACKS_AFTER = 1_000, 200
+ACKS_BEFORE, ACKS_AFTER = 400, 100
 LOAD_SECONDS_MAX = 60.0
 DOCUMENTS_LOSS = "30m"
 """What may be missing of documents at most; that of the registers is stated as 0."""
@@ -96,8 +96,8 @@ class Chain:
 
     def start_load(self) -> None:
         for load in (
-            traffic.Load(writers=4, pause_ms=25),
-            traffic.Load(service="land-register", writers=1, pause_ms=50),
+            traffic.Load(writers=4, pause_ms=60),
+            traffic.Load(service="land-register", writers=1, pause_ms=100),
         ):
             traffic.start(self.lab, load)
         self.wait_for_writes(ACKS_BEFORE)

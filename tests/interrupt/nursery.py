@@ -22,24 +22,27 @@ PR_SET_CHILD_SUBREAPER = 36
 DRIVER_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.002
 BUG = 1
+NO_DRIVER_NEEDS = ("orchestrator.__main__", "orchestrator.lab", "orchestrator.sim")
 
 
 def imported() -> None:
-    """Import all that a driver will need, before the first fork."""
+    """Import all that a driver will need, before the first fork; what is there is never looked at again for garbage,
+    so that a driver need not copy it."""
+    import gc
     import importlib
     import pkgutil
 
     import psycopg
 
-    from orchestrator import actions, bootstrap, drivers, planning, reports, runbook
-    from orchestrator.cli import operate
+    import orchestrator
 
-    for package in (actions, bootstrap, drivers, planning, reports, runbook):
-        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+    for module in pkgutil.walk_packages(orchestrator.__path__, "orchestrator."):
+        if not module.name.startswith(NO_DRIVER_NEEDS):
             importlib.import_module(module.name)
-    assert operate
     assert psycopg.pq.version()
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    gc.collect()
+    gc.freeze()
 
 
 # --- the child: one driver --------------------------------------------------------------------
