@@ -8,7 +8,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 OUTPUT ?= text
 PYTEST ?=
-WORKERS ?= 3
+WORKERS ?= 2
 PYTHON ?=
 BIN := .venv/bin
 FAST := not real and not slow
@@ -28,7 +28,7 @@ setup: ## make .venv from the hashed requirements; leaves the command at .venv/b
 demo: setup ## two sites on this machine: write, lose home, fail over, verify, fail back, verify (OUTPUT=text|json)
 	@$(BIN)/continuity lab demo --output $(OUTPUT)
 
-test: setup lint ## everything: formatting, types, layers, and the whole test suite (PYTEST="more options", WORKERS=3)
+test: setup lint ## everything: formatting, types, layers, and the whole test suite (PYTEST="more options", WORKERS=2)
 	@$(BIN)/python -m pytest $(SPLIT) $(PYTEST)
 
 check: setup lint ## formatting, types, layers and the fast tests; run it before each commit

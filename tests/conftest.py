@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,22 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # and so has one that was
 FAST_SECONDS = 60  # a fast test takes milliseconds; this only ends one that hangs
 REAL_SECONDS = 240
 SLOW_SECONDS = 600
-FIRST = ("tests/faults/", "tests/interrupt/test_chain_kill.py", "tests/real/")
-"""The longest files, then all that mostly waits for real parts: what only computes fills the gaps and the end."""
+SEVERAL_LABS = ("tests/faults/", "tests/interrupt/test_chain_kill.py")
+"""Each of these fills the machine with two labs: they take turns on one worker, and begin first."""
+FIRST = (*SEVERAL_LABS, "tests/real/")
+"""Then comes what mostly waits for real parts; what only computes fills the end."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file stays on one worker, and so do all that bring up several labs at once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "several labs" if nodeid.startswith(SEVERAL_LABS) else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

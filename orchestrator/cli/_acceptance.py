@@ -165,19 +165,29 @@ def above(run: Run, losses: Mapping[str, Expected], limit_ms: int, now_utc_ns: i
     return found
 
 
-def rest(app: App, plan: Plan, lost: Mapping[str, int | None]) -> tuple[str, ...]:
-    """The services that lose no more than is accepted, where they can move without the others; () where not."""
+LEFT_BECAUSE = "more would be lost than is accepted"
+
+
+def without(app: App, run: Run, lost: Mapping[str, int | None]) -> tuple[str, ...]:
+    """Options that order the services alone which lose no more than is accepted; the others are left behind by name
+    where one of these needs that. (): there are none, or they cannot move by themselves."""
     from orchestrator.bootstrap.operations import Wish, plan_operation
 
-    groups = {name for name, move in plan.groups.items() if not lost.keys() & set(move.units)}
-    services = tuple(name for name, facts in plan.services.items() if facts.group in groups)
+    plan = run.plan
+    above = {name for name, move in plan.groups.items() if lost.keys() & set(move.units)}
+    services = tuple(name for name, facts in plan.services.items() if facts.group not in above)
     if not services:
         return ()
-    try:
-        plan_operation(app, Wish(plan.operation, services, plan.target, plan.leave))
-    except RefusedError:
-        return ()
-    return services
+    left = {name: LEFT_BECAUSE for name in plan.services if name not in services}
+    for more in ({}, left):
+        try:
+            plan_operation(app, Wish(plan.operation, services, plan.target, {**plan.leave, **more}))
+        except RefusedError:
+            continue
+        options = [("--service", name) for name in services]
+        options += [("--leave", f"{name}={why}") for name, why in {**plan.leave, **more}.items()]
+        return tuple(word for option in options for word in option)
+    return ()
 
 
 def enough_ms(lost: Mapping[str, int | None]) -> int:

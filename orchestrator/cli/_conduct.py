@@ -155,20 +155,18 @@ class Conductor:
 
     def _refuse(self, run: Run, above: Mapping[str, int | None], enough: int) -> None:
         """The run that this command began is taken back; one that it only took up goes on waiting."""
-        text = acceptance.above_text(above)
+        text, without = acceptance.above_text(above), self._without(run, above)
         if run.drivers == 1 and not self._tell(Abort(now(self.app.clock), self.flags.by, text)):
             return
         raise RefusedError(
             f"{text}: nothing was changed",
-            (_exits.again("--accept-loss", acceptance.limit_text(enough)), *self._without(run, above)),
+            (_exits.again("--accept-loss", acceptance.limit_text(enough)), *without),
         )
 
     def _without(self, run: Run, above: Mapping[str, int | None]) -> list[str]:
         """This command for the services alone that lose no more than is accepted, if there are any."""
-        services = acceptance.rest(self.app, run.plan, above) if run.drivers == 1 else ()
-        return (
-            [_exits.again(*(word for name in services for word in ("--service", name)))] if services else []
-        )
+        options = acceptance.without(self.app, run, above) if run.drivers == 1 else ()
+        return [_exits.again(*options)] if options else []
 
     def _above(self, run: Run) -> dict[str, int | None]:
         return acceptance.above(run, self.losses, self._limit_ms(run), self.app.clock.utc_ns())
