@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.core.loss import ahead_ms
 from orchestrator.core.model import Operation
 from orchestrator.core.plan import Plan
 from orchestrator.core.run import Run
@@ -81,6 +82,7 @@ def expected_loss(unit: str, found: Mapping[str, Json], plan: Plan, now_utc_ns: 
     last = target.get("last_commit_ns")
     if not isinstance(last, int) or target.get("heartbeat_ns") is None:
         return Expected("unknown (no heartbeat from home)")
+    last -= ahead_ms(home.get("clock_offset_ms")) * 1_000_000
     age_ms = max(0, (now_utc_ns - last) // 1_000_000)
     behind = ""
     if home.get("lsn") and target.get("receive_lsn"):

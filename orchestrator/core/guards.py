@@ -181,13 +181,16 @@ def proven_since(run: Run, unit: str, group: str) -> Proven | None:
 
 
 def _proofs(run: Run, unit: str, host: str) -> Iterator[Proven]:
-    lost = run.lost_sites.get(run.plan.parts.hosts[host].site)
-    if lost:
-        yield Proven(At(lost.lost_at_ns, lost.at.mono_ns), grows=False, word=lost.by)
+    """A word counts only where nothing was seen: a site that was closed later than people said took writes until then."""
+    is_seen = False
     for fence in run.index.covering[unit, host]:
         since = run.step(fence).proof_since
         if since:
+            is_seen = True
             yield Proven(since, grows=run.plan.steps[fence].proves is not ProofKind.DEMOTED)
+    lost = run.lost_sites.get(run.plan.parts.hosts[host].site)
+    if lost and not is_seen:
+        yield Proven(At(lost.lost_at_ns, lost.at.mono_ns), grows=False, word=lost.by)
 
 
 def fences_ended(run: Run, step: Step, at: At) -> Answer:

@@ -1,6 +1,7 @@
 """Decides the data loss that a run states before it promotes (semantics 4); must never round down.
 
-seconds = the fence proof's time - the commit time of the last transaction present abroad. A
+seconds = the fence proof's time - the commit time of the last transaction present abroad, and what the old side's
+clock was seen to be ahead of the one that timed the proof. A
 heartbeat row each second at home keeps an idle register from looking lost; without it, and without
 remote durability, the loss is unknown. Without a fence time it is unbounded while home may accept.
 Zero is said only where every acknowledged commit waited for the other site.
@@ -48,6 +49,7 @@ def state_loss(
     if not isinstance(last_commit, int) or evidence.get("heartbeat_ns") is None:
         return LossStated(at, unit, None, lost_bytes, None, str(evidence.get("without") or NO_HEARTBEAT))
     milliseconds = -((last_commit - fenced_utc_ns) // MILLISECOND_NS)
+    milliseconds += ahead_ms(evidence.get("clock_offset_ms"))
     if milliseconds < -CLOCKS_APART_MS and (word or not evidence.get("is_look")):
         basis = "what is here is newer than the moment at which the old side is said to have stopped"
         return LossStated(at, unit, None, lost_bytes, None, basis)
@@ -58,6 +60,11 @@ def state_loss(
     if word:
         basis += f"; {NOT_SEEN.format(word)}"
     return LossStated(at, unit, milliseconds, lost_bytes, rows, basis)
+
+
+def ahead_ms(offset_ms: Json) -> int:
+    """By how much a moment of the old side's clock lies too late, as far as anybody saw: what was written then is older."""
+    return max(0, offset_ms) if isinstance(offset_ms, int) else 0
 
 
 def _clocks(evidence: Mapping[str, Json]) -> str:

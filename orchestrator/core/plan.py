@@ -47,6 +47,7 @@ CANNOT_BE_SKIPPED = frozenset(
         Role.OPEN,
         Role.VERIFY,
         Role.LOSS,
+        Role.DRAIN,  # of documents it alone shows that nothing is left behind
     }
 )
 """Steps that neither ``skip`` nor ``mark-done`` may satisfy (semantics 1.2)."""

@@ -173,10 +173,6 @@ def _failover(estate: Estate, asked: Asked, state: GroupState, target: str) -> M
             f"{state.name} has no active site: the evidence says who writes",
             instead=f"continuity status {state.claim}" if state.claim else adopt_command(state.name),
         )
-    if state.protection == "unprotected" and estate.sites[state.active].role == "embassy":
-        return _No(
-            f"{state.name} is {label(state)}: {target} has no current copy", instead="continuity reprotect"
-        )
     return _made(estate, asked, state, target, is_planned=False, reprotects=False, moves=True)
 
 

@@ -39,6 +39,7 @@ INPUT, REFUSED, HELD = 2, 3, 4
 SHARED_MEMORY_BYTES = 32_768
 """The index of the log's write-ahead file: a driver that could not even make that would never begin."""
 ROOM_BYTES = 16_384
+BY_ANNA = "kind = 'run.authorised' AND body ->> 'by' = 'Anna Tamm'"
 """Enough for the order, not for what follows from it."""
 
 
@@ -139,6 +140,8 @@ def test_a_disk_that_is_full_in_mid_run_ends_the_driver_with_what_stands_and_the
     with labs.terminal(lab, "switchover", "--by", ANNA) as driver:
         assert driver.wait_until_asked(ASKED_SECONDS) == "switchover embassy"
         run = status(lab)["run"]["run"]
+        driver.answer()
+        until(lambda: in_log(lab, BY_ANNA), "the order is in the log")
         full_disk_of(lab, driver)
         assert driver.finish(END_SECONDS) == HELD
     assert "nothing was changed" not in driver.said
@@ -149,9 +152,6 @@ def test_a_disk_that_is_full_in_mid_run_ends_the_driver_with_what_stands_and_the
     assert driver.said.endswith(f"    continuity status {run}\n    continuity resume {run}\n")
     now = status(lab)["run"]
     assert (now["run"], now["state"], now["driver_pid"]) == (run, "running", None)
-    assert in_log(lab, "kind = 'run.authorised' AND body ->> 'by' = 'Anna Tamm'"), (
-        "the log failed after the order"
-    )
 
     resumed = say(lab, "resume", run, "--yes", "--by", BERT)
     assert resumed.returncode == 0, resumed.stderr

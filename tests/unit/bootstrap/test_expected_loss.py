@@ -49,6 +49,14 @@ def test_no_loss_is_expected_only_where_it_is_proven(
     assert loss.milliseconds(NOW_NS + 1_000_000_000) == wanted, "it grows with the time"
 
 
+def test_a_clock_at_home_that_is_ahead_makes_the_expected_loss_larger() -> None:
+    home = {"role": "primary", "waits": False, "clock_offset_ms": 2_000}
+    found = {"sites": {"home": home, "embassy": {**ABROAD, "waits": False}}}
+    loss = expected_loss("registers-db", found, plan_of(good(), FAILOVER), NOW_NS)
+    assert loss.text.startswith("up to 5s")
+    assert loss.milliseconds(NOW_NS) == 5_000
+
+
 def test_who_says_yes_in_advance_is_told_the_loss_and_the_limit_before_the_order() -> None:
     """The limit is accepted without a question: what it is of must have been said."""
     plan = plan_of(good(), FAILOVER)

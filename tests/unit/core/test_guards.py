@@ -367,6 +367,19 @@ def test_the_earliest_proof_of_a_host_and_the_latest_of_the_hosts_count() -> Non
     assert (proven.since, proven.grows) == (at(6), False)
 
 
+def test_a_word_counts_only_where_nothing_was_seen() -> None:
+    """Whoever says that a site was lost at some moment may be wrong; what was closed later took writes until then."""
+    said = with_run(a_run({}), lost_sites={"home": GONE})
+    proven = guards.proven_since(said, "db", "g")
+    assert proven is not None
+    assert (proven.since.utc_ns, proven.word) == (GONE.lost_at_ns, GONE.by)
+    seen = with_run(a_run({"db/stop": succeeded(50)}), lost_sites={"home": GONE})
+    proven = guards.proven_since(seen, "db", "g")
+    assert proven is not None
+    assert GONE.lost_at_ns < proven.since.utc_ns
+    assert (proven.since, proven.word) == (at(50), "")
+
+
 def test_no_proof_of_one_host_is_no_proof() -> None:
     assert guards.proven_since(a_run({}), "db", "g") is None
     assert guards.proven_since(a_run({"db/stop": succeeded(5)}), "db", "no such group") is None

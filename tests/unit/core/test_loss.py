@@ -47,6 +47,16 @@ def test_clocks_that_differ_a_little_never_make_it_zero_and_much_make_it_unknown
     assert stated({**LOCAL, "last_commit_ns": last})[0] == milliseconds
 
 
+@pytest.mark.parametrize(
+    ("offset_ms", "milliseconds"), [(5_000, 7_000), (12, 2_012), (0, 2_000), (-5_000, 2_000), (None, 2_000)]
+)
+def test_a_clock_that_was_seen_ahead_is_counted_and_one_behind_makes_nothing_smaller(
+    offset_ms: int | None, milliseconds: int
+) -> None:
+    evidence = {**LOCAL, "clock_offset_ms": offset_ms}
+    assert state_loss("db", evidence, START_NS + 2 * SECOND_NS, at(9)).milliseconds == milliseconds
+
+
 def test_the_word_that_a_site_is_lost_is_told_as_what_it_is() -> None:
     loss = state_loss("db", LOCAL, START_NS + 2 * SECOND_NS, at(9), "ann")
     assert loss.milliseconds == 2_000
