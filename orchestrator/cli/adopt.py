@@ -217,9 +217,12 @@ def _must_be_whole(app: App) -> None:
 
 
 def _agreed(phrase: str) -> bool:
+    from orchestrator.cli._prompt import Keyboard
+
     if not sys.stdin.isatty():
         raise RefusedError(
             "this needs a typed confirmation, and there is no terminal to ask on", (_exits.again("--yes"),)
         )
+    Keyboard().forget()
     print(f"Type '{phrase}' to go on: ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip() == phrase

@@ -35,6 +35,16 @@ sys.exit(answer)
 """
 
 
+AGREE = """
+import select, sys
+from orchestrator.cli.adopt import _agreed
+
+print("what is to be adopted is shown", flush=True)
+select.select([0], [], [])
+sys.exit(_agreed("adopt"))
+"""
+
+
 def answered(folder: Path, answers: Sequence[str]) -> Terminal:
     """A person who gives these answers, one a question; 1 = what was asked for was typed."""
     argv = [sys.executable, "-c", ASK]
@@ -89,3 +99,17 @@ def test_a_service_that_may_lose_nothing_is_shown_as_in_the_plan() -> None:
     text = confirmation(run, {"gazette/documents": Expected("not measured", is_measured=False)}).text + "\n"
     assert "register (tier 1, ministry): RTO 1m, RPO 0\n" in text
     assert "gazette/documents: expected loss now: not measured\n" in text
+
+
+def test_what_is_adopted_is_agreed_to_after_the_question_only(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", AGREE]
+    surroundings = {**environment(None), "PYTHONPATH": str(ROOT)}
+    with Terminal(argv, environment=surroundings, folder=tmp_path) as person:
+        while "is shown" not in person.said:
+            assert person.read()
+        person.type("adopt")
+        assert person.wait_until_asked(ASK_SECONDS_MAX) == "adopt"
+        person.type("no")
+        while person.read():
+            pass
+        assert person.process.wait(ASK_SECONDS_MAX) == 0
