@@ -64,13 +64,13 @@ def beside(
 
     ``at``: service → the site where it is served now. Only an unplanned move fences hosts.
     """
-    sites = {move.source for move in moves.values() if move.site_is_lost()}
-    for site in sorted(sites):
+    lost = {group: move for group, move in moves.items() if move.site_is_lost()}
+    for site in sorted({move.source for move in lost.values()}):
         fences = tuple(dict.fromkeys(fence.proves.value for fence in fences_of_hosts(estate, site)))
         fenced = {
             host
-            for group, move in moves.items()
-            if move.site_is_lost() and move.source == site
+            for group, move in lost.items()
+            if move.source == site
             for host in _hosts(estate, runbooks, members[group], site)
         }
         for group, services in sorted(members.items()):
