@@ -139,7 +139,7 @@ class Inspect:
             waiting.until_done(context, again, SETTLE_SECONDS_MAX, waiting.Pace(*POLL_SECONDS))
         else:
             again(LOOK_SECONDS_MAX)
-        seen.surely = [*seen.surely, *_place(context), *beside]
+        seen.surely = [*seen.surely, *_place(context, seen), *beside]
         if context.params.as_of and not context.params.serves:
             _as_of(context, seen)
         return seen
@@ -191,12 +191,14 @@ def _documents(context: Context[InspectParams], seen: _Seen) -> Iterator[Remark]
         seen.noteworthy.append(unfinished)
 
 
-def _place(context: Context[InspectParams]) -> Iterator[Remark]:
-    """What would surely hold the run where documents are published, closed and opened."""
+def _place(context: Context[InspectParams], seen: _Seen) -> Iterator[Remark]:
+    """What would surely hold the run where documents are published, closed and opened; and whether new ones are
+    taken there now."""
     from orchestrator.drivers import files_host
 
     params = context.params
     found = _ask(context, files_host.look, {"published": params.published})
+    seen.facts["takes"] = found["mode"] == files_host.TAKES and found["target"] is not None
     if found["message"]:
         yield found["message"], f"look at {params.published}.epoch on {params.host}: it was written by hand"
     if not found["is_free"]:

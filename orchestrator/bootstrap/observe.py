@@ -20,6 +20,7 @@ from orchestrator.bootstrap.expected import (
     inspections,
     site_of,
 )
+from orchestrator.bootstrap.healthy import documents_lines, is_healthy, looks_at_source
 from orchestrator.bootstrap.standing import (
     how_to_adopt,
     journal_apart,
@@ -49,7 +50,7 @@ CLAIMS = "continuity.claims"
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """What is shown before the typed confirmation. ``is_source_healthy``: it answers and writes."""
+    """What is shown before the typed confirmation. ``is_source_healthy``: it answers and serves."""
 
     text: str
     is_source_healthy: bool
@@ -73,15 +74,14 @@ def confirmation(run: Run, losses: Mapping[str, Expected]) -> Confirmation:
         rto, rpo = (duration_text(goal) if goal else "0" for goal in (facts.rto_ms, facts.rpo_ms))
         goals = f"RTO {rto}, RPO {rpo}"
         lines.append(f"  {facts.name} (tier {facts.tier}, {facts.owner}{law}): {goals}")
-    evidence = inspections(run)
-    healthy = False
-    for unit, found in evidence.items():
+    lines += [f"  {text}" for text in plan.stops]
+    for unit, found in inspections(run).items():
         lines += [f"  {line}" for line in describe(unit, found, plan)]
-        source = site_of(found, plan.source)
-        healthy = healthy or (bool(source.get("reachable")) and source.get("serves_writes") is True)
+    seen = {step.id: run.step(step.id).evidence for step in looks_at_source(plan)}
+    lines += [f"  {line}" for line in documents_lines(plan, seen)]
     lines += [f"  {line}" for line in expected_losses(losses)]
     lines += [f"  {line}" for line in other_findings(run)]
-    return Confirmation("\n".join(lines), healthy)
+    return Confirmation("\n".join(lines), is_healthy(plan, seen))
 
 
 def preflight_findings(run: Run) -> list[str]:
@@ -312,11 +312,9 @@ def _writing_text(app: App, group: str, writers: list[str]) -> str:
 
 
 def serves_now(app: App, plan: Plan) -> bool:
-    """Does a database at the site that is to be left answer and take writes at this moment?"""
-    found = _perform(app, plan, [step for step in plan.steps.values() if step.action.kind == INSPECT])
-    return any(
-        site_of(each.get("evidence") or {}, plan.source).get("serves_writes") for each in found.values()
-    )
+    """Does the site that is to be left answer and serve at this moment?"""
+    found = _perform(app, plan, looks_at_source(plan))
+    return is_healthy(plan, {step: each.get("evidence") or {} for step, each in found.items()})
 
 
 def look_before(app: App, operation: Operation) -> None:

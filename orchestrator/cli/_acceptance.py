@@ -142,12 +142,12 @@ def _each_rpo(plan: Plan) -> str:
 
 
 def before_yes(run: Run, losses: Mapping[str, Expected], limit_ms: int) -> list[str]:
-    """What whoever said --yes is told before the order is given: what was found, the loss that is about to be
-    accepted, by unit, and up to which limit."""
+    """What whoever said --yes is told before the order is given: what its fences stop beside, what was found, the
+    loss that is about to be accepted, by unit, and up to which limit."""
     from orchestrator.bootstrap.expected import expected_losses
     from orchestrator.bootstrap.observe import preflight_findings
 
-    return [*preflight_findings(run), *expected_losses(losses), text(limit_ms, run.plan)]
+    return [*run.plan.stops, *preflight_findings(run), *expected_losses(losses), text(limit_ms, run.plan)]
 
 
 def above(run: Run, losses: Mapping[str, Expected], limit_ms: int, now_utc_ns: int) -> dict[str, int | None]:

@@ -234,7 +234,8 @@ def _operate(
     if operation is not Operation.FAILOVER:
         must_answer(app, made)
     for note in notes:
-        say(note)
+        if note not in made.stops:  # said with the order
+            say(note)
     with _progress(app) as screen:
         code = set_out(app, made, flags, reason, screen)
     raise typer.Exit(code)

@@ -239,6 +239,7 @@ class Plan:
     limits: PlanLimits
     digest: str
     leave: Mapping[str, str] = field(default_factory=dict)  # service left behind -> reason
+    stops: tuple[str, ...] = ()  # what its fences stop although it stays, as people are told
     schema: int = PLAN_SCHEMA
 
 

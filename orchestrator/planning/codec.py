@@ -75,6 +75,7 @@ def plan_to_json(plan: Plan) -> dict[str, Json]:
         "parts": plain(plan.parts),
         "limits": plain(plan.limits),
         "leave": plain(plan.leave),
+        **({"stops": list(plan.stops)} if plan.stops else {}),
         "digest": plan.digest,
     }
 

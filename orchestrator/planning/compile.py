@@ -59,6 +59,7 @@ def compile_plan(
     chosen = select(estate, runbooks, states, asked)
     with _not_collecting():
         plan = bind_moves(estate, runbooks, operation, chosen.moves, catalog, asked.leave)
+        plan = replace(plan, stops=chosen.stops)
         if operation is Operation.FAILOVER:
             must_need_nothing_there(plan)
         must_be_able_to_start(plan)

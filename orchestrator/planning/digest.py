@@ -31,6 +31,7 @@ def digest(plan: Plan, file_digests: Sequence[tuple[str, str]]) -> str:
         "parts": plain(plan.parts),
         "limits": plain(plan.limits),
         "leave": plain(plan.leave),
+        **({"stops": list(plan.stops)} if plan.stops else {}),
         "files": [[name, value] for name, value in sorted(file_digests)],
         "units": units,
     }

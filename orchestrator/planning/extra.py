@@ -11,12 +11,13 @@ from operator import attrgetter
 from typing import Any
 
 from orchestrator.core.claims import Witness
-from orchestrator.core.model import DoneDns, DoneHttp, DoneWrites, Estate, OwnStep, ProofKind, Stage
+from orchestrator.core.model import DoneDns, DoneHttp, DoneWrites, Estate, OwnStep, Stage
 from orchestrator.core.move import AUTHORISED, BEFORE_OPEN, ONCE, OPENS, STANDARD_RETRY, Move, Placed
 from orchestrator.core.plan import Draft, Role, Undo
 from orchestrator.core.templates import host_values, resolve_json
 from orchestrator.core.values import Json
 from orchestrator.errors import InputError
+from orchestrator.planning.beside import fences_of_hosts
 
 CLAIMS_MS = 3_000
 EPOCH_MS = 5_000
@@ -36,9 +37,7 @@ def fence_drafts(estate: Estate, move: Move, host: str) -> list[Draft]:
     """The estate's fences of the old site against one host, but those that components carry out."""
     values = host_values(estate.hosts[host])
     out: list[Draft] = []
-    for fence in estate.fences.get(move.source, ()):
-        if fence.action == "declare" or fence.proves is ProofKind.DEMOTED:
-            continue
+    for fence in fences_of_hosts(estate, move.source):
         same = sum(1 for draft in out if draft.proves is fence.proves)
         arguments = _arguments(fence.with_, values) | {"proves": fence.proves.value}
         if fence.on:

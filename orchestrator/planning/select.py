@@ -5,7 +5,7 @@ and names what is allowed. Direction follows from the groups' states, never from
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.core.groups import GroupState, adopt_command, label, resolve_command
 from orchestrator.core.model import Estate, Operation, Runbook
@@ -13,16 +13,19 @@ from orchestrator.core.move import Move
 from orchestrator.core.transitions import REFUSED_OPERATIONS
 from orchestrator.core.values import with_article
 from orchestrator.errors import InputError, RefusedError
+from orchestrator.planning.beside import beside
 
 HOLDS_SERVICES = ("home", "embassy")
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Moves by group, and what people should know about the choice."""
+    """Moves by group, and what people should know about the choice. ``stops``: what the fences stop although it
+    stays, one of the notes each."""
 
     moves: Mapping[str, Move]
     notes: tuple[str, ...]
+    stops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +73,17 @@ def select(
         ways = ", ".join(f"{g}: {m.source} → {m.target}" for g, m in moves.items())
         raise RefusedError(f"one run moves one way; name services with --service: {ways}")
     at = {service: states.get(group, GroupState(group)).active for service, group in group_of.items()}
-    notes += _dependencies(
+    behind = _dependencies(
         runbooks, at, next(iter(moves.values())), {s for g in moves for s in members[g]}, asked
     )
-    return Selection(moves, tuple(notes))
+    stops = []
+    for each in beside(estate, runbooks, at, members, moves):
+        if set(each.services) <= set(asked.leave):
+            stops.append(each.note(asked.leave))
+        else:
+            behind.refuse(each.refusal(), each.services, asked)
+    behind.must_be_wanted()
+    return Selection(moves, (*notes, *behind.notes, *stops), tuple(stops))
 
 
 def _wanted(
@@ -99,6 +109,32 @@ def _wanted(
         if len(members[group := group_of[name]]) > 1
     ]
     return [group for group in members if group in wanted], notes
+
+
+@dataclass(slots=True)
+class _Behind:
+    """What would stay behind, or without what it needs: refused, unless people have left it by name."""
+
+    notes: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    services: set[str] = field(default_factory=set)  # what may move, too
+    unnamed: set[str] = field(default_factory=set)  # what may be left, and is not yet
+
+    def refuse(self, text: str, services: Collection[str], asked: Asked) -> None:
+        self.refused.append(text)
+        self.services.update(services)
+        self.unnamed.update(name for name in services if name not in asked.leave)
+
+    def must_be_wanted(self) -> None:
+        """RefusedError with every reason, and what would do."""
+        if self.refused:
+            raise RefusedError(
+                "; ".join(self.refused),
+                (
+                    *(f"--service {name}" for name in sorted(self.services)),
+                    *(f"--leave {name}=REASON" for name in sorted(self.unnamed)),
+                ),
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,16 +261,14 @@ def _target(estate: Estate, asked: Asked, state: GroupState) -> str | _No:
 
 def _dependencies(
     runbooks: Mapping[str, Runbook], at: Mapping[str, str], move: Move, moving: set[str], asked: Asked
-) -> list[str]:
+) -> _Behind:
     """Needs that stay elsewhere and dependents that stay behind are refused, or go on the record.
 
     ``at``: service → the site where it is served now.
     """
+    behind = _Behind()
     if not move.moves:
-        return []
-    refused: list[str] = []
-    names: set[str] = set()
-    notes: list[str] = []
+        return behind
     for name, runbook in runbooks.items():
         for need in runbook.depends_on:
             if need in runbook.reachable_from:
@@ -246,16 +280,7 @@ def _dependencies(
             else:
                 continue
             if stays in asked.leave:
-                notes.append(f"{text}: {asked.leave[stays]}")
+                behind.notes.append(f"{text}: {asked.leave[stays]}")
             else:
-                refused.append(text)
-                names.add(stays)
-    if refused:
-        raise RefusedError(
-            "; ".join(refused),
-            (
-                *(f"--service {name}" for name in sorted(names)),
-                *(f"--leave {name}=REASON" for name in sorted(names)),
-            ),
-        )
-    return notes
+                behind.refuse(text, (stays,), asked)
+    return behind

@@ -170,6 +170,11 @@ def test_the_side_that_serves_needs_its_place_and_not_its_names(waiting: Documen
     serves = replace(waiting.params, serves=True, as_of="", unit="none-there")
     (waiting.folder / "documents" / "new.txt").write_text("being taken")
     assert waiting.findings(serves) == []
+    assert waiting.look(serves).evidence["takes"] is False, "nothing is published"
+    os.symlink(waiting.folder / "documents", waiting.folder / "published")
+    for mode in ("read-only", "full"):
+        (waiting.folder / "published.mode").write_text(f"{mode}\n")
+        assert waiting.look(serves).evidence["takes"] is (mode == "full")
     elsewhere = replace(serves, published=str(waiting.folder / "nowhere" / "published"))
     assert "nothing was ever published here" in waiting.problem(elsewhere)
     (waiting.folder / "documents").rename(waiting.folder / "gone")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import pytest
 
 from orchestrator.cli._acceptance import LOOK_AGAIN_SECONDS
 from orchestrator.lab import adoption, faults, postgres, sites
-from orchestrator.lab.layout import Lab
+from orchestrator.lab.layout import SERVICE_HOSTS, SERVICE_PORTS, Lab
 from tests import labs
 from tests.terminal import Terminal
 from tests.waiting import until
@@ -45,6 +46,71 @@ def has_standby(lab: Lab) -> bool:
     with postgres.connect(lab, "home", "postgres") as session:
         row = session.execute("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").fetchone()
         return bool(row and row[0])
+
+
+ALONE = ("--service", "name-service", "--service", "state-gazette")
+LEFT = ("--leave", "population-register=x", "--leave", "land-register=x")
+STOPPED = "registers (land-register, population-register), which stays"
+
+
+def gazette(lab: Lab, method: str = "GET", path: str = "/readyz") -> int:
+    """What home's gazette answers, past every front door; 0: nothing."""
+    at = (lab.address("home"), SERVICE_PORTS["state-gazette"])
+    with contextlib.closing(http.client.HTTPConnection(*at, timeout=ASKED_SECONDS)) as connection:
+        try:
+            host = {"Host": SERVICE_HOSTS["state-gazette"]}
+            connection.request(method, path, b"x" if method == "PUT" else None, host)
+            return connection.getresponse().status
+        except OSError:
+            return 0
+
+
+def test_a_healthy_home_that_serves_documents_alone_is_not_given_up(lab: Lab) -> None:
+    """Its power would go, and with it all that stays there."""
+    code, said = say(lab, "failover", *ALONE, *LEFT[:2], "--yes", "--by", "r")
+    assert (code, f"power-off of h1 would also stop {STOPPED} at home" in said) == (REFUSED, True), said
+    assert "--service land-register" in said
+    assert "--leave land-register=REASON" in said
+    code, said = say(lab, "plan", "failover", *ALONE, *LEFT)
+    assert (code, f"note: power-off of h1 also stops {STOPPED}: x" in said) == (DONE, True), said
+    code, said = say(lab, "failover", *ALONE, *LEFT, "--yes", "--by", "r")
+    assert (code, "home answers and serves" in said) == (REFUSED, True), said
+    assert f"power-off of h1 also stops {STOPPED}: x" in said
+    assert serves(lab, registers="home")
+
+
+def serves(lab: Lab, registers: str) -> bool:
+    """Home has its power and takes documents, and every group stands where it stood, claimed by nobody."""
+    status = labs.answer(lab, "status")[1]
+    stand = {group["name"]: (group["active_site"], group["claim"]) for group in status["groups"]}
+    with postgres.connect(lab, registers, "postgres") as session:
+        row = session.execute("SELECT pg_is_in_recovery()").fetchone()
+    assert stand == {
+        "registers": (registers, None), "state-gazette": ("home", None), "name-service": ("home", None),
+    }  # fmt: skip
+    return (row, gazette(lab, "PUT", "/documents/2026/still.txt")) == ((False,), 200)
+
+
+def test_a_healthy_home_from_which_the_registers_went_already_is_not_given_up(lab: Lab) -> None:
+    away = ("--service", "population-register", "--leave", "name-service=it answers at both sites")
+    code, said = say(lab, "switchover", *away, "--yes")
+    assert code == DONE, said
+    code, said = say(lab, "failover", "--yes", "--by", "r")
+    assert (code, "home answers and serves" in said) == (REFUSED, True), said
+    assert serves(lab, registers="embassy")
+    faults.break_it(lab, "home-crash")
+    with labs.terminal(lab, "failover") as terminal:
+        assert terminal.wait_until_asked(ASKED_SECONDS) == "failover embassy"
+        begun = time.monotonic()
+        faults.heal(lab)
+        until(lambda: gazette(lab) == 200, "home's gazette answers again")
+        until(lambda: hesitated(begun), "people take their time")
+        code, said = terminal.finish(ASKED_SECONDS), terminal.said
+    assert (code, "home answers and serves" in said) == (REFUSED, True), said
+    assert serves(lab, registers="embassy")
+    code, said = say(lab, "failback", "--service", "population-register", "--yes")
+    assert code == DONE, said
+    assert serves(lab, registers="home")
 
 
 def test_a_warm_program_that_is_down_is_named_before_the_order_and_stops_nobody(lab: Lab) -> None:

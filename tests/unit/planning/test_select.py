@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
+from orchestrator.components.files import Files
 from orchestrator.core.groups import GroupState
 from orchestrator.core.model import NameServer, Operation, Site
 from orchestrator.core.plan import Gate, Role
+from orchestrator.core.values import canonical
 from orchestrator.errors import InputError, RefusedError
+from orchestrator.planning.codec import plan_from_json, plan_to_json
 from orchestrator.planning.compile import compile_plan
+from orchestrator.planning.render import plan_text
 from tests.unit.planning import estates
 from tests.unit.planning.estates import (
     EPOCH,
@@ -26,6 +31,8 @@ from tests.unit.planning.estates import (
 )
 
 BOOKS = estates.synthetic()
+LEFT = {"citizens": "nobody is at work", "taxes": "nobody is at work"}
+STOPS = "power-off and network-cut of a1"
 
 
 def at(group: str, active: str, protection: str = "protected") -> GroupState:
@@ -196,31 +203,35 @@ def test_unknown_names_are_input_errors() -> None:
 
 
 def test_a_named_service_takes_its_whole_group_and_says_so() -> None:
-    made = compiled(BOOKS, night(FAILOVER, at("names", "embassy"), at("post", "embassy")), services=["taxes"])
+    order = night(FAILOVER, at("names", "embassy"), at("post", "embassy"))
+    made = compiled(BOOKS, order, services=["taxes"], leave={"archive": "why"})
     assert set(made.plan.services) == {"citizens", "taxes"}
     assert "taxes moves with its group registers: citizens, taxes" in made.notes
 
 
 def test_a_need_elsewhere_is_refused_with_what_would_do() -> None:
-    error = refused(BOOKS, FAILOVER, services=["archive"])
+    error = refused(BOOKS, FAILOVER, services=["archive"], leave=LEFT)
     assert error.message == "archive needs names, which is not at embassy"
     assert error.instead == ("--service names", "--leave names=REASON")
 
 
 def test_a_need_that_is_at_the_target_already_is_no_matter() -> None:
-    made = compiled(BOOKS, night(FAILOVER, at("names", "embassy")), services=["archive"])
+    made = compiled(BOOKS, night(FAILOVER, at("names", "embassy")), services=["archive"], leave=LEFT)
     assert set(made.plan.groups) == {"archive"}
 
 
 def test_a_need_that_may_stay_is_no_matter() -> None:
     archive = replace(BOOKS.runbooks["archive"], reachable_from=("names",))
     books = replace(BOOKS, runbooks={**BOOKS.runbooks, "archive": archive})
-    assert set(compiled(books, FAILOVER, services=["archive"]).plan.groups) == {"archive"}
+    assert set(compiled(books, FAILOVER, services=["archive"], leave=LEFT).plan.groups) == {"archive"}
 
 
 def test_a_dependent_left_behind_is_refused() -> None:
     error = refused(BOOKS, FAILOVER, services=["names", "citizens"])
-    assert error.message == "archive stays behind and needs names; post stays behind and needs citizens"
+    assert error.message == (
+        "archive stays behind and needs names; post stays behind and needs citizens;"
+        " power-off and network-cut of a1 would also stop archive, which stays at home"
+    )
     assert error.instead == (
         "--service archive", "--service post", "--leave archive=REASON", "--leave post=REASON",
     )  # fmt: skip
@@ -251,6 +262,77 @@ def test_a_group_is_not_torn_apart(options: Mapping[str, object]) -> None:
 
 def test_a_reprotect_moves_nobody_and_asks_for_no_dependency() -> None:
     assert set(compiled(BOOKS, REPROTECT, services=["archive"]).plan.groups) == {"archive"}
+
+
+# --- what else stands on a host that is fenced ------------------------------------------------
+
+
+def test_a_fence_that_would_stop_a_group_that_stays_is_refused_with_what_would_do() -> None:
+    order = night(FAILOVER, at("names", "embassy"))
+    error = refused(BOOKS, order, services=["archive"])
+    assert error.message == f"{STOPS} would also stop registers (citizens, taxes), which stays at home"
+    assert error.instead == (
+        "--service citizens", "--service taxes", "--leave citizens=REASON", "--leave taxes=REASON",
+    )  # fmt: skip
+
+
+def test_one_of_a_group_that_is_left_by_name_does_not_speak_for_the_others() -> None:
+    order = night(FAILOVER, at("names", "embassy"))
+    error = refused(BOOKS, order, services=["archive"], leave={"citizens": "why"})
+    assert "which stays at home" in error.message
+    assert error.instead == ("--service citizens", "--service taxes", "--leave taxes=REASON")
+
+
+@pytest.mark.parametrize(
+    ("reasons", "why"),
+    [(LEFT, "nobody is at work"), ({"citizens": "a", "taxes": "b"}, "citizens: a; taxes: b")],
+)
+def test_what_is_left_by_name_and_stopped_all_the_same_is_said(reasons: dict[str, str], why: str) -> None:
+    order = night(FAILOVER, at("names", "embassy"))
+    made = compiled(BOOKS, order, services=["archive"], leave=reasons)
+    assert made.plan.stops == (f"{STOPS} also stop registers (citizens, taxes), which stays: {why}",)
+    assert made.notes[-1] == made.plan.stops[0]
+    assert plan_from_json(json.loads(canonical(plan_to_json(made.plan)))).stops == made.plan.stops
+    text = plan_text(made.plan, {}, made.notes, None)
+    assert f"note: {made.plan.stops[0]}" in text
+
+
+def test_documents_that_stay_on_a_host_that_is_fenced_are_refused_alike() -> None:
+    order = night(FAILOVER, at("names", "embassy"), at("post", "embassy"))
+    error = refused(BOOKS, order, services=["citizens"])
+    assert error.message == f"{STOPS} would also stop archive, which stays at home"
+
+
+def test_what_is_served_elsewhere_or_holds_no_data_is_no_matter() -> None:
+    order = night(FAILOVER, at("names", "embassy"), at("registers", "embassy"))
+    made = compiled(BOOKS, order, services=["archive"])
+    assert set(made.plan.groups) == {"archive"}
+    assert made.plan.stops == (), "post has people alone, and stays"
+
+
+def test_a_fence_of_another_host_stops_nothing_beside_it() -> None:
+    archive = BOOKS.runbooks["archive"]
+    documents = archive.components["documents"]
+    assert isinstance(documents, Files)
+    moved = replace(documents, at={**documents.at, "home": replace(documents.at["home"], host="w1")})
+    archive = replace(archive, components={**archive.components, "documents": moved})
+    books = replace(BOOKS, runbooks={**BOOKS.runbooks, "archive": archive})
+    order = night(FAILOVER, at("names", "embassy"))
+    assert compiled(books, order, services=["archive"]).plan.stops == ()
+
+
+def test_neither_a_planned_move_nor_a_database_that_is_asked_to_stop_stops_anything_else() -> None:
+    there = at("names", "embassy")
+    assert set(compiled(BOOKS, night(SWITCHOVER, there), services=["archive"]).plan.groups) == {"archive"}
+    back = night(FAILBACK, at("names", "home"))
+    assert set(compiled(BOOKS, back, services=["archive"]).plan.groups) == {"archive"}
+    fences = {
+        **BOOKS.estate.fences,
+        "home": (BOOKS.estate.fences["home"][0], BOOKS.estate.fences["home"][-1]),
+    }
+    books = replace(BOOKS, estate=replace(BOOKS.estate, fences=fences))
+    made = compiled(books, night(FAILOVER, there), services=["archive"])
+    assert made.plan.stops == ()
 
 
 # --- home may be gone -------------------------------------------------------------------------
