@@ -298,9 +298,8 @@ class StartReplicator:
             return Succeeded(found.evidence)
         host = context.parts.hosts[params.host]
         told = supervisor.told(host, params.unit, context.secrets, TOLD_SECONDS_MAX)
-        return Failed(
-            f"{found.reason} after {duration_text(params.within_ms)}; {told}"
-        )  # for people to go on
+        # not tried again by itself: it waited its whole bound, and publication may stand still meanwhile
+        return Failed(f"{found.reason} after {duration_text(params.within_ms)}; {told}")
 
     def _note(self, context: Context[StartReplicatorParams]) -> None:
         """Whether the replicator runs before this run starts it, for the undo."""
