@@ -94,6 +94,11 @@ def answer(lab: Lab, *words: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout) if done.stdout else {"stderr": done.stderr}
 
 
+def offered(lab: Lab, *commands: str) -> list[str]:
+    """Commands as they are offered to whoever typed the lab's estate: with it."""
+    return [f"{each} --estate {lab.estate}" for each in commands]
+
+
 def document(lab: Lab, code: int, *words: str) -> dict[str, Any]:
     """The JSON document of a command that must end with this code."""
     done = command(lab, *words, "--output", "json")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from orchestrator.core.model import Operation
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded
 from orchestrator.core.plan import Parts, Touch, Undo
 from orchestrator.core.values import HostRef, Json, Milliseconds, Template, UnitName, duration_text
@@ -51,7 +52,8 @@ class _Seen:
 
 class Inspect:
     """Are documents whole by their names, signed and brought up to date where they wait, and is their place there
-    where they are published? Said before the order. A serving side that does not answer is a fact and no failure."""
+    where they are published? Said before the order. A serving side that does not answer is a fact and no failure.
+    Where nobody brings them, a planned move fails; an unplanned one is told."""
 
     kind: ClassVar[str] = "files.inspect"
     version: ClassVar[int] = 1
@@ -211,7 +213,8 @@ def _place(context: Context[InspectParams], seen: _Seen) -> Iterator[Remark]:
 
 
 def _replicator(context: Context[InspectParams], seen: _Seen) -> bool:
-    """Does it run? What is amiss with it is noted; a unit that its manager does not know cannot be stopped later."""
+    """Does it run? What is amiss with it is noted; a unit that its manager does not know cannot be stopped later. A
+    planned move would close publication and then wait for what nobody brings."""
     from orchestrator.drivers import supervisor
 
     params = context.params
@@ -234,7 +237,10 @@ def _replicator(context: Context[InspectParams], seen: _Seen) -> bool:
     if now.name != "running":
         why = f" ({now.detail})" if now.detail else ""
         text = f"{params.unit} on {params.host} is {now.name}{why}: new documents do not come"
-        seen.noteworthy.append((text, supervisor.start_command(host, params.unit)))
+        holds = context.operation is not Operation.FAILOVER and now.name not in supervisor.RUNS
+        (seen.surely if holds else seen.noteworthy).append(
+            (text, supervisor.start_command(host, params.unit))
+        )
     return now.name in supervisor.RUNS
 
 

@@ -12,19 +12,13 @@ from urllib.parse import urlsplit
 from orchestrator.core.model import ProofKind
 from orchestrator.core.outcomes import Failed, Finding, FindingKind, Outcome, Succeeded, Unknown
 from orchestrator.core.plan import Parts, Touch, Undo
-from orchestrator.core.values import (
-    HostRef,
-    Json,
-    Milliseconds,
-    SiteRef,
-    Template,
-    UnitName,
-)
+from orchestrator.core.values import HostRef, Json, Milliseconds, SiteRef, Template, UnitName, duration_text
 from orchestrator.errors import ContinuityError, PermanentError, TransientError
 from orchestrator.ports import Context, Description
 
 POLL_SECONDS = (0.02, 0.2)
 SCRIPT_SECONDS_MAX = 5.0
+TOLD_SECONDS_MAX = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +207,8 @@ class StartReplicatorParams:
 
 
 class StartReplicator:
-    """Start the replicator of the other direction and wait until both sites have an equal manifest."""
+    """Start the replicator of the other direction and wait until both sites have an equal manifest. It waits once:
+    publication may stand still meanwhile."""
 
     kind: ClassVar[str] = "files.start-replicator"
     version: ClassVar[int] = 2  # 2: an undo gives back what ran before this run, no more and no less
@@ -283,7 +278,7 @@ class StartReplicator:
         return Finding(FindingKind.DONE, "", {"unit": context.params.unit, "manifest_sha256": here})
 
     def execute(self, context: Context[StartReplicatorParams]) -> Outcome:
-        from orchestrator.drivers import waiting
+        from orchestrator.drivers import supervisor, waiting
 
         params = context.params
         try:
@@ -295,13 +290,16 @@ class StartReplicator:
         outcome = _start(params.host, params.unit, context)
         if not isinstance(outcome, Succeeded):
             return outcome
-        within = params.within_ms / 1000
+        within = min(params.within_ms / 1_000, context.seconds_left() - TOLD_SECONDS_MAX)
         found = waiting.until_done(
             context, lambda _: self._compare(context), within, waiting.Pace(*POLL_SECONDS)
         )
         if found.kind is FindingKind.DONE:
             return Succeeded(found.evidence)
-        return Failed(f"{params.unit} runs, but {found.reason}", retryable=True)
+        host = context.parts.hosts[params.host]
+        told = supervisor.told(host, params.unit, context.secrets, TOLD_SECONDS_MAX)
+        # not tried again by itself: it waited its whole bound, and publication may stand still meanwhile
+        return Failed(f"{found.reason} after {duration_text(params.within_ms)}; {told}")
 
     def _note(self, context: Context[StartReplicatorParams]) -> None:
         """Whether the replicator runs before this run starts it, for the undo."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import gc
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ from orchestrator.settings import boot_id, machine
 
 if TYPE_CHECKING:
     from orchestrator.engine.dispatch import Surroundings, ThreadDispatcher
+    from orchestrator.ports import Hosts
 
 ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
 RUN_NAME_LENGTH = 4
@@ -87,24 +89,49 @@ def must_know_names(estate: str | None, wish: Wish) -> None:
         plan_operation(app, wish)
 
 
-def must_answer(app: App, plan: Plan) -> None:
-    """RefusedError when no machine of a cluster answers at the site that a planned move goes to: its run
-    would claim every group, only to be held by each step that waits for an answer."""
-    hosts = surroundings(app).hosts
+def must_answer(app: App, plan: Plan, hosts: Hosts | None = None) -> None:
+    """RefusedError when no machine of a part answers at the site that a planned move goes to, or at the one that it
+    leaves or follows: its run would claim every group, only to be held by each step that waits for an answer."""
+    hosts = hosts or surroundings(app).hosts
+    source = next(iter(move.active for move in plan.groups.values()))
+    look = ("continuity status --live", "continuity probe")
     for cluster in plan.parts.clusters.values():
-        there = [plan.parts.hosts[name] for name in cluster.members.get(plan.target, ())]
-        silent = []
-        for host in there:
-            try:
-                hosts.connect(host).is_running("reach")
-            except TransientError as error:
-                silent.append(str(error))
-        if there and len(silent) == len(there):
-            raise RefusedError(
-                f"{plan.target} does not answer ({'; '.join(silent)}), and this {plan.operation} goes there:"
-                " nothing was begun, and no group is claimed",
-                ("continuity status --live", "continuity probe"),
-            )
+        if silent := _silent(hosts, plan, cluster.members.get(plan.target, ())):
+            text = f"{plan.target} does not answer ({silent}), and this {plan.operation} goes there"
+            raise RefusedError(f"{text}: nothing was begun, and no group is claimed", look)
+    there = [cluster.members.get(source, ()) for cluster in plan.parts.clusters.values()]
+    there += [names for move in plan.groups.values() for names in move.fence_hosts.values()]
+    for names in dict.fromkeys(map(tuple, there)):
+        if silent := _silent(hosts, plan, names):
+            text = f"{source} does not answer ({silent}), and this {plan.operation} needs it"
+            instead = (*_without_source(app, plan), look[0])
+            raise RefusedError(f"{text}: nothing was begun, and no group is claimed", instead)
+
+
+def _silent(hosts: Hosts, plan: Plan, names: Sequence[str]) -> str:
+    """Why none of these machines answers; "" where one does, or there are none."""
+    silent = []
+    for name in names:
+        try:
+            hosts.connect(plan.parts.hosts[name]).is_running("reach")
+        except TransientError as error:
+            silent.append(str(error))
+        else:
+            return ""
+    return "; ".join(silent)
+
+
+def _without_source(app: App, plan: Plan) -> tuple[str, ...]:
+    """The unplanned way to the side that lives, where it has a copy that may be promoted; (): it has none."""
+    named = () if len(plan.services) == len(app.loaded.runbooks) else tuple(plan.services)
+    try:
+        plan_operation(app, Wish(Operation.FAILOVER, named, plan.target, plan.leave))
+    except RefusedError:
+        return ()
+    words = ["continuity", "failover", "--to", plan.target]
+    words += [word for name in named for word in ("--service", name)]
+    words += [word for name, why in plan.leave.items() for word in ("--leave", f"{name}={why}")]
+    return (shlex.join(words),)
 
 
 def begin(app: App, plan: Plan, by: str, reason: str = "") -> Tracked:

@@ -42,7 +42,6 @@ def refuse_a_healthy_source(app: App, driver: Driver, by: str, seen: Confirmatio
     ``seen``: what is about to be shown, None after it was."""
     from orchestrator.bootstrap.expected import stands
     from orchestrator.bootstrap.observe import serves_now
-    from orchestrator.cli import _exits
     from orchestrator.cli._print import say
     from orchestrator.core.inputs import Abort
     from orchestrator.engine.clock import now
@@ -55,14 +54,36 @@ def refuse_a_healthy_source(app: App, driver: Driver, by: str, seen: Confirmatio
     elif not (is_old(app, run) and serves_now(app, run.plan)):
         return
     driver.tell(Abort(now(app.clock), by, f"{run.plan.source} is healthy"))
+    planned, as_ordered = _what_was_ordered(run)
     if stands(run.plan):
         raise RefusedError(
             f"{run.plan.source} takes writes again although {run.plan.target} was kept: stop its database first",
-            (_exits.again("--even-if-healthy"),),
+            (as_ordered,),
         )
     raise RefusedError(
-        f"{run.plan.source} answers and serves: a planned move loses nothing",
-        ("continuity switchover", "continuity failover --even-if-healthy"),
+        f"{run.plan.source} answers and serves: a planned move loses nothing", (planned, as_ordered)
+    )
+
+
+ONLY_OF_FAILOVER = {"--accept-loss": True, "--even-if-healthy": False}
+"""Options that a planned move has not; True: one with a value."""
+
+
+def _what_was_ordered(run: Run) -> tuple[str, str]:
+    """The same move, planned and in spite of all: nothing wider than what was ordered. A run that was taken up is taken
+    back by now: it is told anew from its plan."""
+    import shlex
+
+    from orchestrator.cli import _exits
+
+    if run.drivers == 1 and sys.argv[1:2] == [Operation.FAILOVER.value]:
+        return _exits.again_as("switchover", without=ONLY_OF_FAILOVER), _exits.again("--even-if-healthy")
+    plan = run.plan
+    words = ["--to", plan.target, *(word for name in plan.services for word in ("--service", name))]
+    words += [word for name, why in plan.leave.items() for word in ("--leave", f"{name}={why}")]
+    return (
+        shlex.join(["continuity", "switchover", *words]),
+        shlex.join(["continuity", "failover", *words, "--even-if-healthy"]),
     )
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
-from orchestrator.cli import _streams
+from orchestrator.cli import _offered, _streams
 from orchestrator.cli._signals import stopped_code
 from orchestrator.core.states import RunState
 from orchestrator.errors import (
@@ -113,6 +113,24 @@ def again(*options: str) -> str:
     return shlex.join(["continuity", *reworded(sys.argv[1:], options), *options])
 
 
+def again_as(verb: str, *, without: Mapping[str, bool]) -> str:
+    """This very command as another verb, less the options that the other has not (whether each has a value)."""
+    import shlex
+
+    return shlex.join(["continuity", verb, *left_of(sys.argv[2:], without)])
+
+
+def left_of(words: Sequence[str], without: Mapping[str, bool]) -> list[str]:
+    left, rest = [], iter(words)
+    for word in rest:
+        if word in without:
+            if without[word]:
+                next(rest, None)
+        elif word.partition("=")[0] not in without:
+            left.append(word)
+    return left
+
+
 def reworded(words: Sequence[str], options: Sequence[str]) -> list[str]:
     """The words of a command, the verb first, without what ``options`` give another value."""
     from itertools import pairwise
@@ -181,7 +199,7 @@ def with_answer(code: int) -> int:
     if fault is not None:
         print(
             f"continuity: the answer could not be written to stdout ({fault.strerror}); what this command did stands",
-            "    continuity status",
+            f"    {_offered.with_estate('continuity status')}",
             sep="\n",
             file=sys.stderr,
         )
@@ -207,9 +225,9 @@ def _say(
     """``kind``: the word for programs; ``says``: what people read in its place, where a word is too short."""
     if wants_json():
         _print_document(kind, code, message, instead, more)
-    print(f"continuity: {says or kind}: {message}", file=sys.stderr)
+    print(_offered.in_text(f"continuity: {says or kind}: {message}"), file=sys.stderr)
     for command in instead:
-        print(f"    {command}", file=sys.stderr)
+        print(f"    {_offered.with_estate(command)}", file=sys.stderr)
     return code
 
 
@@ -217,7 +235,7 @@ def _print_document(
     kind: str, code: int, message: str, instead: tuple[str, ...], more: Mapping[str, Any] = NOTHING
 ) -> None:
     body = {"schema": "continuity/error/v1", "error": kind, "message": message, "instead": list(instead)}
-    write_line(json.dumps({**body, **more, "exit_code": code}))
+    write_line(json.dumps(_offered.in_document({**body, **more, "exit_code": code})))
 
 
 def write_line(text: str) -> None:

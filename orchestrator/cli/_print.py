@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from orchestrator.cli._exits import write_line
+from orchestrator.cli._offered import in_document, in_text
 
 
 class Output(StrEnum):
@@ -32,16 +33,16 @@ def paint(text: str, colour: str, stream: Any = None) -> str:
 
 
 def emit(output: Output, schema: str, body: Mapping[str, Any], text: str) -> None:
-    """Print the answer of a command: ``schema`` is ``continuity/NAME/vN``."""
+    """Print the answer of a command: ``schema`` is ``continuity/NAME/vN``. Commands that it offers name the estate."""
     if output is Output.JSON:
-        write_line(json.dumps({"schema": schema, **body}, indent=2, ensure_ascii=False))
+        write_line(json.dumps(in_document({"schema": schema, **body}), indent=2, ensure_ascii=False))
     elif text:
-        print(text)
+        print(in_text(text))
 
 
 def say(text: str) -> None:
     """A line about what is going on: stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(in_text(text), file=sys.stderr, flush=True)
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> str:

@@ -43,6 +43,9 @@ PUBLISH_MS = 15_000
 EPOCH_MS = 1_000
 MEASURE_MS = 2_000
 REPLICATE_MS = 4 * 3_600_000
+DRAIN_MS = (
+    5 * 60_000
+)  # publication stands still meanwhile: what was never copied is brought before a move is ordered
 VERIFIED = (Gate.AUTHORISED, Gate.FENCED, Gate.VERIFIED)
 
 
@@ -123,6 +126,7 @@ class _Steps:
             yield self._replicate(
                 "drain", Stage.DRAIN, Role.DRAIN, self.new, self.old,
                 "a planned move loses nothing: both sites have an equal manifest before it goes on", ("freeze",),
+                within_ms=DRAIN_MS,
             )  # fmt: skip
         yield from self._close_and_verify(("drain",) if move.is_planned else ())
         yield from self._take_over()
@@ -283,16 +287,16 @@ class _Steps:
 
     def _replicate(
         self, key: str, stage: Stage, role: Role, to: FilesAt, source: FilesAt, why: str,
-        needs: tuple[str, ...] = (),
+        needs: tuple[str, ...] = (), within_ms: int = REPLICATE_MS,
     ) -> Draft:  # fmt: skip
         arguments: dict[str, Json] = {
             "host": to.host, "unit": to.replicator_unit, "source_host": source.host,
             "manifest": self._manifest(to), "source_manifest": self._manifest(source),
-            "published": self._text(to.published, to), "within_ms": REPLICATE_MS,
+            "published": self._text(to.published, to), "within_ms": within_ms,
         }  # fmt: skip
         return Draft(
             key, stage, role, f"let {to.host} receive from {source.host} until both manifests are equal", why,
-            "files.start-replicator", arguments, REPLICATE_MS, needs, AUTHORISED, retry=STANDARD_RETRY,
+            "files.start-replicator", arguments, within_ms, needs, AUTHORISED, retry=STANDARD_RETRY,
         )  # fmt: skip
 
     def _manifest(self, place: FilesAt) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from orchestrator.core.model import Host, Manager
 from orchestrator.drivers import http
-from orchestrator.errors import PermanentError, TransientError
+from orchestrator.errors import ContinuityError, PermanentError, TransientError
 from orchestrator.ports import Secrets
 
 CALL_SECONDS_MAX = 2.0
@@ -93,6 +93,17 @@ def state(
         int(info["now"]) - int(info["start"]),
         str(info.get("spawnerr") or ""),
     )
+
+
+def told(host: Host, unit: str, secrets: Secrets, timeout_seconds: float) -> str:
+    """How a unit is now, for people, with what starts it where it does not run."""
+    try:
+        now = state(manager_of(host), unit, secrets, timeout_seconds=timeout_seconds)
+    except (ContinuityError, TimeoutError) as error:
+        return f"whether {unit} on {host.name} runs is not known: {error}"
+    if now.name == "running":
+        return f"{unit} on {host.name} runs"
+    return f"{unit} on {host.name} is {now.name}: {start_command(host, unit)}"
 
 
 def start(manager: Manager, unit: str, secrets: Secrets, timeout_seconds: float) -> UnitState:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from orchestrator.actions import files_inspect
 from orchestrator.actions.files_inspect import Inspect, InspectParams
-from orchestrator.core.model import Host
+from orchestrator.core.model import Host, Operation
 from orchestrator.core.outcomes import Failed, FindingKind, Succeeded
 from orchestrator.core.plan import Parts
 from orchestrator.drivers import sshsig, supervisor
@@ -71,10 +71,13 @@ class Documents:
         moment = datetime.now(UTC) - timedelta(seconds=seconds)
         (self.folder / "as-of").write_text(moment.isoformat().replace("+00:00", "Z") + "\n")
 
-    def look(self, params: InspectParams | None = None, port: int = 0) -> Any:
+    def look(
+        self, params: InspectParams | None = None, port: int = 0, operation: Operation = Operation.FAILOVER
+    ) -> Any:
         manager = replace(self.lab.manager, url=f"http://127.0.0.1:{port}") if port else self.lab.manager
         parts = Parts(hosts={"e1": Host("e1", "embassy", "127.0.0.1", manager=manager)})
-        asked = context(params or self.params, parts, secrets={"secret://env/GOOD": "right"})
+        secrets = {"secret://env/GOOD": "right"}
+        asked = context(params or self.params, parts, secrets=secrets, operation=operation)
         outcome, finding = Inspect().execute(asked), Inspect().check(asked)
         assert (finding.kind is FindingKind.DONE) is isinstance(outcome, Succeeded)
         return outcome
@@ -162,6 +165,11 @@ def test_a_replicator_that_does_not_run_or_does_not_look_is_a_finding(waiting: D
     supervisor.stop(waiting.lab.manager, UNIT, Passwords(), 5)
     (stopped,) = waiting.findings()
     assert stopped.endswith(f"supervisorctl -s {waiting.lab.manager.url} -u continuity start {UNIT}")
+    for planned in (Operation.SWITCHOVER, Operation.FAILBACK):
+        failed = waiting.look(operation=planned)
+        assert isinstance(failed, Failed), "it would close publication and wait for what nobody brings"
+        assert f"{UNIT} on e1 is stopped: new documents do not come" in failed.message
+        assert failed.evidence["findings"][0]["mend"] == stopped.partition(" | ")[2]
     (unknown,) = waiting.findings(port=free_port())
     assert "is not known" in unknown
 

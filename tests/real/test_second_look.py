@@ -233,6 +233,10 @@ def test_a_log_that_is_behind_is_told_by_the_sites(lab: Lab, tmp_path: Path) -> 
 
 def test_a_home_that_wrote_and_died_again_is_a_split_brain(lab: Lab) -> None:
     faults.break_it(lab, "home-crash")
+    code, said = say(lab, "switchover", "--yes")
+    assert (code, "home does not answer (h1: " in said) == (REFUSED, True), said
+    assert f"    continuity failover --to embassy --estate {lab.estate}\n" in said, "to the side that lives"
+    assert "claimed by" not in say(lab, "status")[1]
     faults._unit(lab, "embassy", "population-register", start=False)  # it should wait there, and does not
     code, said = say(lab, "failover", "--yes")
     assert code == DONE, said

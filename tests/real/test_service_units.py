@@ -148,6 +148,26 @@ def side(lab: Lab, tmp_path: Path) -> Side:
     return Side(lab.manager, tmp_path / "run")
 
 
+def test_documents_that_do_not_come_are_waited_for_once_and_what_brings_them_is_told(
+    side: Side, tmp_path: Path
+) -> None:
+    (tmp_path / "here").write_text("old")
+    (tmp_path / "there").write_text("new")
+    asked = asked_of(side.manager, str(side.run_directory), "replicate")
+    params = StartReplicatorParams(
+        "h", UNIT, "h", str(tmp_path / "here"), str(tmp_path / "there"), within_ms=300
+    )
+    outcome = StartReplicator().execute(replace(asked, params=params))
+    assert isinstance(outcome, Failed)
+    assert outcome.message == f"the manifests are not equal yet after 300ms; {UNIT} on h runs"
+    assert not outcome.retryable, "publication stands still meanwhile"
+    host = Host("h", "home", "127.0.0.1", manager=side.manager)
+    supervisor.stop(side.manager, UNIT, Passwords(), 5)
+    told = supervisor.told(host, UNIT, Passwords(), 5)
+    assert told == f"{UNIT} on h is stopped: {supervisor.start_command(host, UNIT)}"
+    assert "runs is not known" in supervisor.told(replace(host, manager=None), UNIT, Passwords(), 5)
+
+
 EVERY_CHANGE = pytest.mark.parametrize("change", CHANGES)
 RAN_OR_NOT = pytest.mark.parametrize("ran", [True, False], ids=["ran", "did-not-run"])
 

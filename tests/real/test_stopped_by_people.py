@@ -56,7 +56,8 @@ def test_a_failover_that_is_stopped_says_in_one_document_how_it_goes_on(number: 
         assert (document["schema"], document["exit_code"]) == ("continuity/error/v1", SIGNALLED + number)
         assert document["state"] == "running", document
         assert document["is_ordered"] is True
-        assert document["instead"][:2] == [f"continuity status {run}", f"continuity resume {run}"]
+        ways = labs.offered(lab, f"continuity status {run}", f"continuity resume {run}")
+        assert document["instead"][:2] == ways
         assert f"{run} is running, and nobody drives it now" in err
         resumed = command(lab, "resume", run, "--yes", "--output", "json")
         out, err = resumed.communicate(timeout=SECONDS_MAX)

@@ -22,6 +22,7 @@ DONE, HELD, ABORTED, PARTIAL = 0, 4, 5, 6
 ENDS = ("aborted", "partial")
 GAZETTE, LAND, REPLICATOR = "state-gazette", "land-register", "gazette-replicator"
 PEOPLE = ("--yes", "--by", "Tester")
+LEAVE = "name-service=its servers answer at both sites"
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +64,29 @@ def abort(lab: Lab) -> None:
     assert code in (ABORTED, PARTIAL), said
 
 
-@pytest.mark.parametrize("ran", [True, False], ids=["it-ran", "it-did-not-run"])
-def test_after_an_aborted_move_the_documents_follow_as_they_did_before(lab: Lab, ran: bool) -> None:
+def test_a_planned_move_does_not_begin_where_nobody_brings_the_documents(lab: Lab) -> None:
+    """Publication would be closed until somebody starts what brings them; whoever did not run is not started."""
+    at = (manager(lab, "embassy"), REPLICATOR, Secrets(lab), UNIT_SECONDS_MAX)
+    supervisor.stop(*at)
+    try:
+        held = document(lab, HELD, "switchover", "--service", GAZETTE, "--leave", LEAVE, *PEOPLE)
+        assert "new documents do not come" in " ".join(held["held"]["causes"])
+        assert {s["state"] for s in held["steps"] if s["role"] in ("freeze", "drain")} == {"pending"}
+        assert (lab.site("home").gazette / "published.mode").read_text().strip() == "full"
+        abort(lab)
+        assert where_it_runs(lab, REPLICATOR) == {"home": False, "embassy": False}
+    finally:
+        supervisor.start(*at)
+
+
+def test_after_an_aborted_move_the_documents_follow_as_they_did_before(lab: Lab) -> None:
     """The document is spoilt after it came: names and manifests are as they must be, and the move drains."""
-    turn = supervisor.start if ran else supervisor.stop
-    turn(manager(lab, "embassy"), REPLICATOR, Secrets(lab), UNIT_SECONDS_MAX)
     folder = lab.site("embassy").gazette / "current" / "documents"
     spoilt = next(path for path in sorted(folder.rglob("*")) if path.is_file())
     text = spoilt.read_bytes()
     spoilt.write_bytes(b"not what was signed\n")
     try:
-        leave = "name-service=its servers answer at both sites"
-        held = document(lab, HELD, "switchover", "--service", GAZETTE, "--leave", leave, *PEOPLE)
+        held = document(lab, HELD, "switchover", "--service", GAZETTE, "--leave", LEAVE, *PEOPLE)
         assert "is not what the manifest says" in " ".join(held["held"]["causes"])
         states = {step["id"]: step["state"] for step in held["steps"]}
         assert states[f"{GAZETTE}/documents/drain"] == "succeeded"
@@ -82,10 +94,9 @@ def test_after_an_aborted_move_the_documents_follow_as_they_did_before(lab: Lab,
         abort(lab)
     finally:
         spoilt.write_bytes(text)
-    assert where_it_runs(lab, REPLICATOR) == {"home": False, "embassy": ran}
+    assert where_it_runs(lab, REPLICATOR) == {"home": False, "embassy": True}
     seen = as_of(lab)
-    if ran:
-        until(lambda: as_of(lab) != seen, "documents are looked for again")
+    until(lambda: as_of(lab) != seen, "documents are looked for again")
 
 
 def test_an_aborted_reprotect_starts_nothing_cold_at_the_side_that_does_not_serve(lab: Lab) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from orchestrator.bootstrap.app import App
 from orchestrator.cli import _commands, _exits, _help, status
+from orchestrator.cli._acceptance import ONLY_OF_FAILOVER
 from orchestrator.cli._output import Output
 from orchestrator.errors import InputError
 from orchestrator.settings import Settings
@@ -116,3 +117,36 @@ def test_watching_a_run_that_nobody_drives_ends_with_a_code_of_its_own(tmp_path:
 )
 def test_an_offered_command_says_nothing_twice(typed: str, options: str, left: str) -> None:
     assert _exits.reworded(typed.split(), options.split()) == left.split()
+
+
+@pytest.mark.parametrize(
+    ("typed", "left"),
+    [
+        ("--service a --leave b=c --estate E --yes", "--service a --leave b=c --estate E --yes"),
+        ("--accept-loss 5s -s a --even-if-healthy", "-s a"),
+        ("--accept-loss=5s --to home", "--to home"),
+    ],
+)
+def test_a_planned_move_is_offered_of_what_was_ordered_and_nothing_wider(typed: str, left: str) -> None:
+    assert _exits.left_of(typed.split(), ONLY_OF_FAILOVER) == left.split()
+    root = typer.main.get_command(_commands.build())
+    commands = root.commands  # type: ignore[attr-defined]
+    of = {
+        verb: {
+            option: not each.is_flag for each in commands[verb].params for option in getattr(each, "opts", ())
+        }
+        for verb in ("failover", "switchover")
+    }
+    assert {o: v for o, v in of["failover"].items() if o not in of["switchover"]} == ONLY_OF_FAILOVER
+
+
+def test_an_offered_command_is_that_of_another_verb(tmp_path: Path) -> None:
+    before = f"import sys\nfrom orchestrator.cli import _acceptance, _exits\nprint({AS_PLANNED})\n"
+    words = "failover --service a --leave b=c --accept-loss 5s --estate".split()
+    said = continuity(
+        tmp_path, *words, "x y", before=f"import sys\nsys.argv[1:] = {[*words, 'x y']}\n{before}"
+    )
+    assert said.stdout == "continuity switchover --service a --leave b=c --estate 'x y'\n", said.stderr
+
+
+AS_PLANNED = "_exits.again_as('switchover', without=_acceptance.ONLY_OF_FAILOVER)"

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.components.dns import Dns, Record
-from orchestrator.components.files import Files, FilesAt, joined
+from orchestrator.components.files import DRAIN_MS, REPLICATE_MS, Files, FilesAt, joined
 from orchestrator.components.haproxy import HAProxy
 from orchestrator.components.manual import Manual
 from orchestrator.components.service import Expect, Ready, ReadyDns, Service
@@ -305,6 +305,8 @@ def test_a_planned_move_drains_first_and_replicates_back_after() -> None:
     assert (drafts["drain"].arguments["host"], drafts["drain"].arguments["source_host"]) == ("b1", "a1")
     assert (drafts["protect"].arguments["host"], drafts["protect"].arguments["source_host"]) == ("a1", "b1")
     assert drafts["drain"].arguments["manifest"] == "/srv/embassy/MANIFEST"
+    assert drafts["drain"].timeout_ms == drafts["drain"].arguments["within_ms"] == DRAIN_MS
+    assert drafts["protect"].timeout_ms == drafts["protect"].arguments["within_ms"] == REPLICATE_MS
 
 
 def test_a_reprotect_closes_lists_and_then_replicates_the_other_way_and_moves_nothing() -> None:
