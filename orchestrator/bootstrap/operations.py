@@ -105,6 +105,8 @@ def must_answer(app: App, plan: Plan, hosts: Hosts | None = None) -> None:
         if silent := _silent(hosts, plan, names):
             text = f"{source} does not answer ({silent}), and this {plan.operation} needs it"
             instead = (*_without_source(app, plan), look[0])
+            if any(app.journal.group(name).protection == "unprotected" for name in plan.groups):
+                instead = instead[::-1]  # whether there is a copy to go to at all is for the sites to say
             raise RefusedError(f"{text}: nothing was begun, and no group is claimed", instead)
 
 

@@ -72,11 +72,11 @@ def test_a_move_whose_source_is_dead_offers_a_failover_to_the_side_that_lives(
     assert instead == (LOOK, "continuity probe")
 
 
-def test_a_reprotect_whose_source_is_dead_has_no_copy_to_go_to(app: App) -> None:
+def test_a_reprotect_whose_source_is_dead_sends_people_to_look_for_a_copy_first(app: App) -> None:
     known(app, *ABROAD, UNPROTECTED)
     text, instead = refused(app, Operation.REPROTECT, "embassy")
     assert "this reprotect needs it" in text
-    assert instead == (LOOK,)
+    assert instead == (LOOK, "continuity failover --to home")
 
 
 def test_what_has_no_cluster_must_answer_too(app: App) -> None:

@@ -12,7 +12,7 @@ from orchestrator.core.fold_steps import set_step
 from orchestrator.core.guards import Blocked, Open, Renew, Wait
 from orchestrator.core.index import index_of
 from orchestrator.core.inputs import LOSS_UNKNOWN, LOSS_WITHIN_RPO, At
-from orchestrator.core.model import Operation, ProofKind
+from orchestrator.core.model import Operation
 from orchestrator.core.plan import MANUAL, Gate, Plan, Role, ServiceFacts, Undo
 from orchestrator.core.run import Loss, Lost, Run, StepRun, start, with_run, with_step
 from orchestrator.core.states import RunState, StepState
@@ -344,45 +344,6 @@ def test_a_loss_that_is_unknown_anywhere_needs_unknown() -> None:
         lossy(5, 1), losses={"db": Loss(5, 0, 0, "b", at(9)), "x": Loss(None, None, None, "b", at(9))}
     )
     assert guards.enough(run) == "unknown"
-
-
-# --- since when -------------------------------------------------------------------------------
-
-
-def test_the_earliest_proof_of_a_host_and_the_latest_of_the_hosts_count() -> None:
-    plan = a_plan(
-        stop("db", "h1"),
-        replace(stop("db", "h2"), id="db/stop-2"),
-        a_step("site/power", Role.FENCE, fences=("h1", "h2"), proves=ProofKind.POWER_OFF),
-        a_step(PROMOTE, Role.PROMOTE),
-        fence_hosts={"db": ("h1", "h2")},
-    )
-    run = a_run({"db/stop": succeeded(5), "site/power": succeeded(7)}, plan)
-    proven = guards.proven_since(run, "db", "g")
-    assert proven is not None
-    assert (proven.since, proven.grows) == (at(7), True)
-    run = a_run({"db/stop": succeeded(5), "db/stop-2": succeeded(6), "site/power": succeeded(7)}, plan)
-    proven = guards.proven_since(run, "db", "g")
-    assert proven is not None
-    assert (proven.since, proven.grows) == (at(6), False)
-
-
-def test_a_word_counts_only_where_nothing_was_seen() -> None:
-    """Whoever says that a site was lost at some moment may be wrong; what was closed later took writes until then."""
-    said = with_run(a_run({}), lost_sites={"home": GONE})
-    proven = guards.proven_since(said, "db", "g")
-    assert proven is not None
-    assert (proven.since.utc_ns, proven.word) == (GONE.lost_at_ns, GONE.by)
-    seen = with_run(a_run({"db/stop": succeeded(50)}), lost_sites={"home": GONE})
-    proven = guards.proven_since(seen, "db", "g")
-    assert proven is not None
-    assert GONE.lost_at_ns < proven.since.utc_ns
-    assert (proven.since, proven.word) == (at(50), "")
-
-
-def test_no_proof_of_one_host_is_no_proof() -> None:
-    assert guards.proven_since(a_run({}), "db", "g") is None
-    assert guards.proven_since(a_run({"db/stop": succeeded(5)}), "db", "no such group") is None
 
 
 # --- all together -----------------------------------------------------------------------------
