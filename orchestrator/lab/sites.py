@@ -129,6 +129,7 @@ def _make(lab: Lab, how: postgres_tools.Wrapping, claim: claims.Claim, say: Say)
     say("home: a new database")
     postgres.initialise(lab, "home")
     power.reset(lab, "home", "On")
+    _wait_managed(lab, "home")
     with ThreadPoolExecutor(1) as beside:
         with postgres.wait_ready(lab, "home") as session:
             schema.install(lab, session)
@@ -136,6 +137,7 @@ def _make(lab: Lab, how: postgres_tools.Wrapping, claim: claims.Claim, say: Say)
         routed = beside.submit(proxy.route_at_first, lab, "home", "home")
         postgres.base_backup(lab, "embassy")
         power.reset(lab, "embassy", "On")
+        _wait_managed(lab, "embassy")
         postgres.wait_ready(lab, "embassy").close()
         routed.result()
     postgres.wait_streaming(lab, "home")
@@ -257,19 +259,18 @@ def wait_in_service(lab: Lab) -> None:
         _wait_until(f"front door to {service}", answers, lab.site("home").logs / "haproxy.log")
 
 
+def _wait_managed(lab: Lab, site: SiteName) -> None:
+    """Wait until a site's process manager answers. Asked, it starts its programs at once, and not a second later."""
+    answers = functools.partial(_answers, f"http://{lab.address(site)}:{layout.SUPERVISOR_PORT}/")
+    _wait_until(f"supervisor at {site}", answers, lab.site(site).logs / "supervisord.log")
+
+
 def wait_powered(lab: Lab, site: SiteName, *, with_database: bool) -> None:
     """Wait until a site that was given power answers: its process manager, name server, proxy, database."""
-    manager = f"http://{lab.address(site)}:{layout.SUPERVISOR_PORT}/"
-    _wait_until(
-        f"supervisor at {site}", functools.partial(_answers, manager), lab.site(site).logs / "supervisord.log"
-    )
-    front = f"http://{lab.address(site)}:{layout.FRONT_PORT}/"
-    _wait_until(f"proxy at {site}", functools.partial(_answers, front), lab.site(site).logs / "haproxy.log")
-    _wait_until(
-        f"name server at {site}",
-        functools.partial(_resolves, lab, site),
-        lab.site(site).logs / "nameserver.log",
-    )
+    _wait_managed(lab, site)
+    logs, front = lab.site(site).logs, f"http://{lab.address(site)}:{layout.FRONT_PORT}/"
+    _wait_until(f"proxy at {site}", functools.partial(_answers, front), logs / "haproxy.log")
+    _wait_until(f"name server at {site}", functools.partial(_resolves, lab, site), logs / "nameserver.log")
     if with_database:
         postgres.wait_ready(lab, site).close()
 
