@@ -26,6 +26,7 @@ from tests.action_context import GivenSecrets, KeptResources, context
 from tests.waiting import WAIT_SECONDS_MAX, until
 
 NUDGE_SECONDS = 0.1
+WAKE_SECONDS_MAX = 0.2
 PORT = 55432
 SUPERVISOR_PORT = 59001
 CLUSTER = "registers-db"
@@ -221,6 +222,10 @@ class Pair:
         def answers() -> bool:
             with contextlib.suppress(psycopg.OperationalError), self.connect(site, "postgres"):
                 return True
+            # A supervisor that has just come up starts its units when it is spoken to, or a second later.
+            manager = (self.addresses[site], SUPERVISOR_PORT)
+            with contextlib.suppress(OSError), socket.create_connection(manager, WAKE_SECONDS_MAX):
+                return False
             return False
 
         until(answers, f"PostgreSQL at {site} did not come up", seconds_max)
