@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import os
 import shutil
 import socket
 import time
@@ -23,6 +24,7 @@ from orchestrator.lab.layout import SITES, Lab
 
 SHM_REMOVE = 0  # IPC_RMID
 GONE_SECONDS_MAX = 1.0
+LISTENS = "0A"  # in /proc/net/tcp
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +201,25 @@ def remove(lab: Lab) -> int:
     return killed
 
 
+def _is_taken(lab: Lab) -> bool:
+    """Has another lab taken this number since? Then a process that can be looked into, and is none of this lab's,
+    listens there."""
+    own = processes.of_part(lab.mark(""), lab.path)
+    address = "".join(f"{part:02X}" for part in (1, 3, lab.number, 127)) + f":{layout.CLAIM_PORT:04X}"
+    rows = (row.split() for row in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:])
+    wanted = {f"socket:[{row[9]}]" for row in rows if row[1] == address and row[3] == LISTENS}
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        if int(folder.parent.name) in (*own, os.getpid()):
+            continue
+        with contextlib.suppress(OSError):
+            if any(os.readlink(descriptor) in wanted for descriptor in folder.iterdir()):
+                return True
+    return False
+
+
 def _require_gone(lab: Lab) -> None:
     deadline = time.monotonic() + GONE_SECONDS_MAX
-    while is_claimed(lab):
+    while is_claimed(lab) and not _is_taken(lab):
         if time.monotonic() > deadline:
             raise RefusedError(
                 f"lab {lab.number} still runs, and this person may not end its processes",

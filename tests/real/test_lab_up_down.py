@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import RefusedError
-from orchestrator.lab import claims, postgres, processes, sites
+from orchestrator.lab import claims, layout, postgres, processes, sites
 from orchestrator.lab.layout import SITES, Lab
 from tests import labs
 from tests.waiting import until
@@ -126,6 +126,27 @@ def kill_a_maker(words: str, *, with_its_controller: bool = False) -> tuple[Lab,
     assert first.state == "starting"
     assert before, "nobody holds the lab's number"
     return first, before
+
+
+LISTEN = """
+import socket, sys
+with socket.create_server((sys.argv[1], int(sys.argv[2]))):
+    print("listens", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lab_whose_number_another_takes_at_once_goes_all_the_same() -> None:
+    with labs.own_home():
+        lab = sites.up(sites.Wanted())
+        processes.kill_all(lambda: processes.of_part(lab.mark(""), lab.path))
+        argv = [sys.executable, "-c", LISTEN, f"127.{lab.number}.3.1", str(layout.CLAIM_PORT)]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout
+            assert other.stdout.readline() == b"listens\n"
+            sites.down(lab)
+            assert not lab.path.exists()
+            assert other.poll() is None
 
 
 @pytest.mark.parametrize("words", ["home: a new database", "a base backup", "until every service answers"])
