@@ -35,13 +35,12 @@ def continuity(
     cwd: Path,
     environment: Mapping[str, str],
     before: str = "",
-    text_in: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run ``continuity WORDS``. ``before``: Python that runs in its process first. TimeoutExpired after SECONDS_MAX."""
     argv = [str(word) for word in words]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "in").write_text(text_in, encoding="utf-8")
+        (folder / "in").touch()
         process = _context.Process(target=_command, args=(argv, str(cwd), dict(environment), name, before))
         process.start()
         process.join(SECONDS_MAX)

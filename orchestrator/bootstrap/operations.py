@@ -54,6 +54,11 @@ class Wish:
     leave: Mapping[str, str] = field(default_factory=dict)
     rejoin: str = "rewind"
 
+    def options(self) -> tuple[str, ...]:
+        """Which services move and which are left behind, as people type it."""
+        named = [word for name in self.services for word in ("--service", name)]
+        return (*named, *(word for name, why in self.leave.items() for word in ("--leave", f"{name}={why}")))
+
 
 def plan_operation(app: App, wish: Wish) -> tuple[Plan, tuple[str, ...]]:
     """Compile a plan from the estate and the groups' present states. Opens no socket."""
@@ -126,14 +131,12 @@ def _silent(hosts: Hosts, plan: Plan, names: Sequence[str]) -> str:
 def _without_source(app: App, plan: Plan) -> tuple[str, ...]:
     """The unplanned way to the side that lives, where it has a copy that may be promoted; (): it has none."""
     named = () if len(plan.services) == len(app.loaded.runbooks) else tuple(plan.services)
+    wish = Wish(Operation.FAILOVER, named, plan.target, plan.leave)
     try:
-        plan_operation(app, Wish(Operation.FAILOVER, named, plan.target, plan.leave))
+        plan_operation(app, wish)
     except RefusedError:
         return ()
-    words = ["continuity", "failover", "--to", plan.target]
-    words += [word for name in named for word in ("--service", name)]
-    words += [word for name, why in plan.leave.items() for word in ("--leave", f"{name}={why}")]
-    return (shlex.join(words),)
+    return (shlex.join(["continuity", "failover", "--to", plan.target, *wish.options()]),)
 
 
 def begin(app: App, plan: Plan, by: str, reason: str = "") -> Tracked:

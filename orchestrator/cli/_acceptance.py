@@ -74,13 +74,13 @@ def _what_was_ordered(run: Run) -> tuple[str, str]:
     back by now: it is told anew from its plan."""
     import shlex
 
-    from orchestrator.cli import _exits
+    from orchestrator.bootstrap.operations import Wish
+    from orchestrator.cli import _offered
 
     if run.drivers == 1 and sys.argv[1:2] == [Operation.FAILOVER.value]:
-        return _exits.again_as("switchover", without=ONLY_OF_FAILOVER), _exits.again("--even-if-healthy")
+        return _offered.again_as("switchover", without=ONLY_OF_FAILOVER), _offered.again("--even-if-healthy")
     plan = run.plan
-    words = ["--to", plan.target, *(word for name in plan.services for word in ("--service", name))]
-    words += [word for name, why in plan.leave.items() for word in ("--leave", f"{name}={why}")]
+    words = ("--to", plan.target, *Wish(plan.operation, tuple(plan.services), leave=plan.leave).options())
     return (
         shlex.join(["continuity", "switchover", *words]),
         shlex.join(["continuity", "failover", *words, "--even-if-healthy"]),
@@ -201,13 +201,12 @@ def without(app: App, run: Run, lost: Mapping[str, int | None]) -> tuple[str, ..
         return ()
     left = {name: LEFT_BECAUSE for name in plan.services if name not in services}
     for more in ({}, left):
+        wish = Wish(plan.operation, services, plan.target, {**plan.leave, **more})
         try:
-            plan_operation(app, Wish(plan.operation, services, plan.target, {**plan.leave, **more}))
+            plan_operation(app, wish)
         except RefusedError:
             continue
-        options = [("--service", name) for name in services]
-        options += [("--leave", f"{name}={why}") for name, why in {**plan.leave, **more}.items()]
-        return tuple(word for option in options for word in option)
+        return wish.options()
     return ()
 
 

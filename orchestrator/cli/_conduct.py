@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import _acceptance as acceptance
-from orchestrator.cli import _exits
+from orchestrator.cli import _exits, _offered
 from orchestrator.cli._output import Output, emit
 from orchestrator.cli._prompt import Keyboard, Prompt, Screen
 from orchestrator.cli.verbs import loss_limit_ms, say_what_follows
@@ -160,13 +160,13 @@ class Conductor:
             return
         raise RefusedError(
             f"{text}: nothing was changed",
-            (_exits.again("--accept-loss", acceptance.limit_text(enough)), *without),
+            (_offered.again("--accept-loss", acceptance.limit_text(enough)), *without),
         )
 
     def _without(self, run: Run, above: Mapping[str, int | None]) -> list[str]:
         """This command for the services alone that lose no more than is accepted, if there are any."""
         options = acceptance.without(self.app, run, above) if run.drivers == 1 else ()
-        return [_exits.again(*options)] if options else []
+        return [_offered.again(*options)] if options else []
 
     def _above(self, run: Run) -> dict[str, int | None]:
         return acceptance.above(run, self.losses, self._limit_ms(run), self.app.clock.utc_ns())

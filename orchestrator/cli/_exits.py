@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -100,50 +100,6 @@ def run_stands(run: str) -> Iterator[None]:
         raise  # nothing was begun on it, and no room helps
     except JournalError as error:
         raise RunStands(run, error) from error
-
-
-SHORT = {"--service": "-s"}
-"""Options whose value an offered command may change, as they may have been typed."""
-
-
-def again(*options: str) -> str:
-    """This very command, with more options, or some of its options with other values: what is offered can be copied."""
-    import shlex
-
-    return shlex.join(["continuity", *reworded(sys.argv[1:], options), *options])
-
-
-def again_as(verb: str, *, without: Mapping[str, bool]) -> str:
-    """This very command as another verb, less the options that the other has not (whether each has a value)."""
-    import shlex
-
-    return shlex.join(["continuity", verb, *left_of(sys.argv[2:], without)])
-
-
-def left_of(words: Sequence[str], without: Mapping[str, bool]) -> list[str]:
-    left, rest = [], iter(words)
-    for word in rest:
-        if word in without:
-            if without[word]:
-                next(rest, None)
-        elif word.partition("=")[0] not in without:
-            left.append(word)
-    return left
-
-
-def reworded(words: Sequence[str], options: Sequence[str]) -> list[str]:
-    """The words of a command, the verb first, without what ``options`` give another value."""
-    from itertools import pairwise
-
-    left = list(words)
-    for option, value in pairwise(options):
-        if not option.startswith("--") or value.startswith("--"):
-            continue
-        names = (option, SHORT.get(option, option))
-        left = [word for word in left if not word.startswith(tuple(f"{name}=" for name in names))]
-        while at := next((place for place, word in enumerate(left) if word in names), 0):
-            del left[at : at + 2]
-    return left
 
 
 def guarded(call: Callable[[], None]) -> int:

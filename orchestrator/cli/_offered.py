@@ -1,10 +1,10 @@
-"""Decides how an offered command names the estate: as the command did that offers it, so that it can be copied to another
-terminal and reaches the same log. What came from the environment or the folder is not repeated."""
+"""Decides how a command is offered: nothing wider than what was typed, and with the estate that was typed, so that it can
+be copied to another terminal and reaches the same log. What came from the environment or the folder is not repeated."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,49 @@ OFFERS = ("next", "choices", "instead")
 MEND = "mend"
 PUNCTUATION = (",", ";", ":", ")")
 IN_TEXT = r"(?m)^( *|.*?: +)(continuity [a-z].*)$"
+
+
+SHORT = {"--service": "-s"}
+"""Options whose value an offered command may change, as they may have been typed."""
+
+
+def again(*options: str) -> str:
+    """This very command, with more options, or some of its options with other values: what is offered can be copied."""
+    import shlex
+
+    return shlex.join(["continuity", *reworded(sys.argv[1:], options), *options])
+
+
+def again_as(verb: str, *, without: Mapping[str, bool]) -> str:
+    """This very command as another verb, less the options that the other has not (whether each has a value)."""
+    import shlex
+
+    return shlex.join(["continuity", verb, *left_of(sys.argv[2:], without)])
+
+
+def left_of(words: Sequence[str], without: Mapping[str, bool]) -> list[str]:
+    """The words without some options. ``without``: option → has it a value of its own?"""
+    left, rest = [], iter(words)
+    for word in rest:
+        if word in without:
+            if without[word]:
+                next(rest, None)
+        elif word.partition("=")[0] not in without:
+            left.append(word)
+    return left
+
+
+def reworded(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """The words of a command, the verb first, without what ``options`` give another value."""
+    left = list(words)
+    for option, value in pairwise(options):
+        if not option.startswith("--") or value.startswith("--"):
+            continue
+        names = (option, SHORT.get(option, option))
+        left = [word for word in left if not word.startswith(tuple(f"{name}=" for name in names))]
+        while at := next((place for place, word in enumerate(left) if word in names), 0):
+            del left[at : at + 2]
+    return left
 
 
 def with_estate(text: str, words: Sequence[str] | None = None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from orchestrator.cli import _exits
+from orchestrator.cli import _offered
 from orchestrator.cli._output import EstateOption, Output, OutputOption, SignedOption, emit, say, table
 from orchestrator.cli.verbs import reasoned, signed
 from orchestrator.errors import RefusedError, WrongWordsError
@@ -221,7 +221,7 @@ def _agreed(phrase: str) -> bool:
 
     if not sys.stdin.isatty():
         raise RefusedError(
-            "this needs a typed confirmation, and there is no terminal to ask on", (_exits.again("--yes"),)
+            "this needs a typed confirmation, and there is no terminal to ask on", (_offered.again("--yes"),)
         )
     Keyboard().forget()
     print(f"Type '{phrase}' to go on: ", end="", file=sys.stderr, flush=True)

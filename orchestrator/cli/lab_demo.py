@@ -119,11 +119,18 @@ def _rows(stated: dict[str, Any]) -> list[tuple[str, ...]]:
         (
             name,
             f"{_seconds(facts['rto_seconds'])} / {_goal(facts['rto_objective_seconds'])}",
-            f"{_seconds(facts['rpo_seconds'])} / {_goal(facts['rpo_objective_seconds'])}",
+            f"{_lost(facts)} / {_goal(facts['rpo_objective_seconds'])}",
             "" if facts["client_outage_seconds"] is None else _seconds(facts["client_outage_seconds"]),
         )
         for name, facts in sorted(stated["services"].items(), key=lambda item: (item[1]["tier"], item[0]))
     ]
+
+
+def _lost(facts: dict[str, Any]) -> str:
+    """What a service lost at most; "-" where it holds no data."""
+    from orchestrator.reports.record import HOLDS_NO_DATA
+
+    return "-" if facts["rpo_basis"] == HOLDS_NO_DATA else _seconds(facts["rpo_seconds"])
 
 
 def _lines(stated: dict[str, Any]) -> list[str]:

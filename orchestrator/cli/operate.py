@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli import _exits
+from orchestrator.cli import _exits, _offered
 from orchestrator.cli._conduct import Flags, accept_again, conduct, show_end
 from orchestrator.cli._output import ByOption, EstateOption, Output, OutputOption, RunArgument, say
 from orchestrator.cli._prompt import Screen
@@ -161,7 +161,7 @@ def resume(
         _order_the_driver(app, tracked, Resume(now(app.clock), flags.by, limit), pid, output)
         return
     if acceptance.will_be_asked(tracked.run):
-        acceptance.must_be_able_to_ask(flags.is_confirmed, (_exits.again("--yes"),))
+        acceptance.must_be_able_to_ask(flags.is_confirmed, (_offered.again("--yes"),))
     changed = changed_sources(app, tracked.run)
     if changed:
         say(changed_text(changed))
@@ -220,7 +220,7 @@ def _operate(
     wish = Wish(operation, tuple(service or ()), to, leave_reasons(leave), rejoin)
     if not dry_run:  # before anything is looked at, and before the log is written
         loss_limit_ms(flags.accept_loss)
-        ways = (_exits.again("--yes"), _exits.again("--dry-run"))
+        ways = (_offered.again("--yes"), _offered.again("--dry-run"))
         acceptance.must_be_able_to_ask(flags.is_confirmed, ways, lambda: must_know_names(estate, wish))
     app = open_app(estate)
     if not dry_run and operation is not Operation.FAILOVER:

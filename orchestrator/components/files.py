@@ -43,9 +43,8 @@ PUBLISH_MS = 15_000
 EPOCH_MS = 1_000
 MEASURE_MS = 2_000
 REPLICATE_MS = 4 * 3_600_000
-DRAIN_MS = (
-    5 * 60_000
-)  # publication stands still meanwhile: what was never copied is brought before a move is ordered
+DRAIN_MS = 5 * 60_000
+"""Publication stands still meanwhile: what was never copied is brought before a move is ordered."""
 VERIFIED = (Gate.AUTHORISED, Gate.FENCED, Gate.VERIFIED)
 
 

@@ -75,6 +75,7 @@ SERVICE_FACTS = (
     "rto_objective_seconds",
     "rto_met",
     "rpo_seconds",
+    "rpo_basis",
     "rpo_objective_seconds",
     "rpo_met",
 )

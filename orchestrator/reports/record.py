@@ -23,6 +23,7 @@ from orchestrator.reports.rights import rights_document
 from orchestrator.reports.state import limit_name, loss_document
 
 RECORD_SCHEMA = "continuity/record/v1"
+HOLDS_NO_DATA = "not measured: the group holds no data of its own"
 
 
 def record(journal: Journal, run_id: str) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def _rpo(run: Run, group: str) -> tuple[int | None, str]:
     """What a group's move lost at most, and what says so; None where nothing was measured."""
     units = run.plan.groups[group].units
     if not units:
-        return None, "not measured: the group holds no data of its own"
+        return None, HOLDS_NO_DATA
     found = [(unit, *lost_by(run, unit)) for unit in units]
     unknown = [(unit, basis) for unit, lost_ms, basis in found if lost_ms is None]
     if unknown:

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from orchestrator.bootstrap.app import App
-from orchestrator.cli import _commands, _exits, _help, status
+from orchestrator.cli import _commands, _help, _offered, status
 from orchestrator.cli._acceptance import ONLY_OF_FAILOVER
 from orchestrator.cli._output import Output
 from orchestrator.errors import InputError
@@ -116,7 +116,7 @@ def test_watching_a_run_that_nobody_drives_ends_with_a_code_of_its_own(tmp_path:
     ],
 )
 def test_an_offered_command_says_nothing_twice(typed: str, options: str, left: str) -> None:
-    assert _exits.reworded(typed.split(), options.split()) == left.split()
+    assert _offered.reworded(typed.split(), options.split()) == left.split()
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_an_offered_command_says_nothing_twice(typed: str, options: str, left: s
     ],
 )
 def test_a_planned_move_is_offered_of_what_was_ordered_and_nothing_wider(typed: str, left: str) -> None:
-    assert _exits.left_of(typed.split(), ONLY_OF_FAILOVER) == left.split()
+    assert _offered.left_of(typed.split(), ONLY_OF_FAILOVER) == left.split()
     root = typer.main.get_command(_commands.build())
     commands = root.commands  # type: ignore[attr-defined]
     of = {
@@ -141,7 +141,7 @@ def test_a_planned_move_is_offered_of_what_was_ordered_and_nothing_wider(typed: 
 
 
 def test_an_offered_command_is_that_of_another_verb(tmp_path: Path) -> None:
-    before = f"import sys\nfrom orchestrator.cli import _acceptance, _exits\nprint({AS_PLANNED})\n"
+    before = f"import sys\nfrom orchestrator.cli import _acceptance, _offered\nprint({AS_PLANNED})\n"
     words = "failover --service a --leave b=c --accept-loss 5s --estate".split()
     said = continuity(
         tmp_path, *words, "x y", before=f"import sys\nsys.argv[1:] = {[*words, 'x y']}\n{before}"
@@ -149,4 +149,4 @@ def test_an_offered_command_is_that_of_another_verb(tmp_path: Path) -> None:
     assert said.stdout == "continuity switchover --service a --leave b=c --estate 'x y'\n", said.stderr
 
 
-AS_PLANNED = "_exits.again_as('switchover', without=_acceptance.ONLY_OF_FAILOVER)"
+AS_PLANNED = "_offered.again_as('switchover', without=_acceptance.ONLY_OF_FAILOVER)"

@@ -100,6 +100,11 @@ def test_a_step_that_does_not_exist_is_met_with_those_that_sound_alike() -> None
     refused(story, Confirm(story.next(), "ann", "three", "seen"), "no step")
 
 
+def test_what_alone_shows_that_nothing_is_lost_is_among_what_cannot_be_skipped() -> None:
+    """Of documents it is the drain: whoever skips it opens the new side without what had not arrived."""
+    assert {Role.DRAIN, Role.FENCE, Role.VERIFY, Role.LOSS} <= CANNOT_BE_SKIPPED
+
+
 @pytest.mark.parametrize("role", sorted(CANNOT_BE_SKIPPED))
 def test_a_word_alone_never_satisfies_a_gate(role: Role) -> None:
     story = ordered(plan=a_plan(a_step("s/other"), a_step("s/gate", role, needs=("s/other",))))
