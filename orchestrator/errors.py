@@ -79,6 +79,10 @@ class JournalError(ContinuityError):
     """The log cannot be used as it is; the text says what is safe to do."""
 
 
+class LogFileError(JournalError):
+    """The file of the log cannot be read or written just now: no room, no right, a disk that fails. Nothing of it is lost."""
+
+
 class ChangedLogError(JournalError):
     """The log, or a plan beside it, is not what was written: nothing is begun on it, and making room helps nothing."""
 

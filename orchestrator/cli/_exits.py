@@ -24,6 +24,7 @@ from orchestrator.errors import (
     InputError,
     InvariantBroken,
     JournalError,
+    LogFileError,
     RefusedError,
     WrongWordsError,
 )
@@ -119,6 +120,10 @@ def guarded(call: Callable[[], None]) -> int:
         return _say("log changed", REFUSED, str(error), SEE_ALL, says=says)
     except DamagedLogError as error:
         return _say("log damaged", REFUSED, str(error), error.instead, says="the log is damaged")
+    except LogFileError as error:
+        says = "the log cannot be used; nothing was begun"
+        text = f"{error}. Make room for it, or let it be written to, then say it again"
+        return _say("log unusable", REFUSED, text, (_offered.again(),), says=says)
     except JournalError as error:
         says = "the log cannot be used; nothing was begun"
         return _say("log unusable", REFUSED, str(error), (), says=says)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator.core.events import Event, RunCreated
 from orchestrator.core.log import GENESIS, Append, Recorded, link, sha256_of
-from orchestrator.errors import ConflictError, DamagedLogError, JournalError
+from orchestrator.errors import ConflictError, DamagedLogError, JournalError, LogFileError
 from orchestrator.stores.codec import EVENT_SCHEMA, decode, encode
 
 BUSY_TIMEOUT_SECONDS = 10.0
@@ -103,7 +103,7 @@ class SqliteStore:
                 path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             except OSError as error:
-                raise JournalError(f"{path}: the log cannot be made: {error.strerror}") from error
+                raise LogFileError(f"{path}: the log cannot be made: {error.strerror}") from error
         with self._asking():
             may_write = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
             self._rest: tuple[int, ...] = ()
@@ -126,7 +126,7 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & PRIMARY_CODE in DAMAGED:
                 raise _damaged(self.path, error) from error
-            raise JournalError(f"{self.path}: {error}") from error
+            raise LogFileError(f"{self.path}: {error}") from error
 
     def _reading(self) -> sqlite3.Connection:
         """To read by: a log that was at rest is opened anew where somebody has written to it since."""

@@ -191,3 +191,12 @@ def test_who_ends_a_run_that_evidence_stood_against_is_told_what_sets_the_log_ri
     done = continuity(tmp_path, "abort", RUN, "--reason", "the log is old")
     assert done.returncode == 0, done.stderr
     assert f"evidence stands against the log; what sets it right:\n    {adopt}\n" in done.stderr
+
+
+def test_a_full_disk_before_anything_was_begun_names_the_command_to_say_again(tmp_path: Path) -> None:
+    told(tmp_path, HELD_FOR_LOSS).store.close()
+    done = continuity(tmp_path, "abort", RUN, *BY, before=limited(SHARED_MEMORY_BYTES // 2))
+    assert done.returncode == REFUSED, done.stdout + done.stderr
+    assert "the log cannot be used; nothing was begun: " in done.stderr
+    assert ". Make room for it, or let it be written to, then say it again\n" in done.stderr
+    assert done.stderr.endswith(f"\n    continuity abort {RUN} --by 'A. Tamm' --reason 'home is destroyed'\n")
